@@ -1,0 +1,261 @@
+"""The command line: python -m course_lib doctor | data | run | train | evaluate | predict | experiment."""
+
+import argparse
+import csv
+import importlib.util
+import io
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from course_lib import checkpoint, data, distributed, experiments, pixels, presets, results, runner
+from course_lib.errors import UserError
+from course_lib.files import write
+from course_lib.grid import SKIPS, NestedUNet
+from course_lib.instances import separate
+from course_lib.predict import Head, predict
+from course_lib.setting import FORMATS, Setting, cpu_has_bf16, torch_device
+from course_lib.train import Recipe, Row, evaluate, fit
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit status: 0, 1 for a lesson that failed, 2 for a user's mistake."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options) or 0
+    except UserError as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where this one was, if it writes checkpoints", file=sys.stderr)
+        return 130
+    finally:
+        distributed.stop()
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """What this machine can do, what is missing, what to type."""
+    cuda = torch.cuda.is_available()
+    facts = results.machine()
+    print(f"Python        {facts['python']}")
+    print(f"torch         {facts['torch']}")
+    print(f"device        {facts['device']}")
+    if not cuda:
+        print(f"bfloat16      {'in hardware: --precision auto uses it' if cpu_has_bf16() else 'not in hardware'}")
+    print(f"preset        {presets.resolve()} (COURSE_PRESET or -p PRESET changes it)")
+    folder = data.cache_folder()
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    print(f"data cache    {folder} ({shutil.disk_usage(nearest).free / 1e9:.0f} GB free)")
+    for name, source in data.SOURCES.items():
+        local = os.environ.get(source.variable)
+        print(f"{name:13} {f'from {local}' if local else f'{source.variable} is not set'}")
+    missing = [name for name in ("jupyterlab", "nbclient", "nbconvert") if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"missing       {', '.join(missing)}: pip install -e '.[notebooks]'")
+    if not cuda:
+        print("no GPU        every lesson runs without one; on Colab: Runtime, Change runtime type, T4 GPU")
+    print("next          python -m course_lib run     (every lesson; the page is build/course/index.html)")
+    return 2 if missing else 0
+
+
+def fetch(options: argparse.Namespace) -> None:
+    """Download an archive, check it, prepare it. The one command that uses the network."""
+    for part, split in zip(("train", "val", "test"), data.load(options.name, options.size, download=True), strict=True):
+        print(f"{options.name} {part}: {len(split.ids)} images of {options.size}x{options.size}")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Execute the lessons and write a page about them."""
+    rows = runner.run_lessons(
+        results.CHECKOUT / "notebooks", Path(options.out), preset=options.preset, only=options.only, progress=True
+    )
+    return int(any(row["status"] != "passed" for row in rows))
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train one net; write model.pt, checkpoint.pt, log.csv and metrics.json. The same call resumes."""
+    distributed.start()
+    first = distributed.rank() == 0
+    if first:  # prepares the cache that the others then read
+        splits = data.load(options.data, options.size)
+    distributed.wait()
+    if not first:
+        splits = data.load(options.data, options.size, progress=False)
+    out = Path(options.out)
+    setting = _setting(options)
+    recipe = Recipe(batch_size=options.batch_size, lr=options.lr)
+    torch.manual_seed(options.seed)
+    net = NestedUNet(widths=options.widths, wiring=options.wiring, deep_supervision=options.deep_supervision)
+    rows: list[Row] = []
+    for row in fit(
+        net,
+        splits,
+        epochs=options.epochs,
+        seed=options.seed,
+        recipe=recipe,
+        setting=setting,
+        checkpoint=out / "checkpoint.pt",
+    ):
+        rows.append(row)
+        if first:
+            write(out / "log.csv", _as_csv(rows))
+            print("epoch {epoch:3d}  loss {loss:.4f}  val IoU {val_iou:.4f}  {seconds:.1f} s".format(**row), flush=True)
+    if first:
+        checkpoint.save_model(net, out / "model.pt", data=str(options.data), size=options.size, seed=options.seed)
+        net, _ = checkpoint.load_model(out / "model.pt")
+        seconds = sum(row["seconds"] for row in rows)
+        metrics = {"val": evaluate(net, splits.val, setting=setting), "seconds": seconds, "machine": results.machine()}
+        write(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+        print(
+            f"{out / 'model.pt'}: pooled IoU on the validation part {metrics['val']['iou_pooled']:.4f}, {seconds:.0f} s"
+        )
+
+
+def score(options: argparse.Namespace) -> None:
+    """Score a model on one part of a data set, or on all of it: JSON on stdout."""
+    net, facts = checkpoint.load_model(options.model)
+    splits = data.load(options.data, facts.get("size", 96))
+    part = data.join(splits) if options.split == "all" else getattr(splits, options.split)
+    metrics = evaluate(net, part, head=options.head, setting=_setting(options))
+    report = {"data": str(options.data), "split": options.split, "images": len(part.ids), "head": options.head}
+    print(json.dumps(report | {"metrics": metrics}, indent=1))
+
+
+def predict_files(options: argparse.Namespace) -> None:
+    """Write STEM_probability.png and STEM_mask.png for every image, and STEM_instances.png where asked for."""
+    net, facts = checkpoint.load_model(options.model)
+    paths = [Path(path) for path in options.images]
+    twice = {path.stem for path in paths if [other.stem for other in paths].count(path.stem) > 1}
+    if twice:
+        raise UserError(f"two images are called {twice.pop()!r} and would overwrite each other: predict them apart")
+    out = Path(options.out)
+    for path in paths:
+        try:
+            pixel_values = pixels.read_image(path.read_bytes(), str(path))
+        except OSError as problem:
+            raise UserError(f"{path} cannot be read ({problem.strerror}): check the path") from problem
+        found = _predict_one(net, pixel_values, None if options.native else facts.get("size", 96), options)
+        pictures = {"probability": np.rint(255 * found).astype(np.uint8), "mask": (found > 0.5).astype(np.uint8) * 255}
+        if options.instances:
+            pictures["instances"] = separate(found).astype(np.uint16)
+        for kind, picture in pictures.items():
+            write(out / f"{path.stem}_{kind}.png", _as_png(picture))
+        print(out / f"{path.stem}_mask.png")
+
+
+def experiment(options: argparse.Namespace) -> None:
+    """Measure one of the tables in data/results again."""
+    print(experiments.run(options.name))
+
+
+def _predict_one(net: NestedUNet, image: np.ndarray, size: int | None, options: argparse.Namespace) -> np.ndarray:
+    """The probability map (H, W). A net trained on images resized to `size` sees this one resized as well."""
+    height, width = image.shape[:2]
+    seen = image if size is None else pixels.resize_image(image, size)
+    tensor = torch.from_numpy(seen).permute(2, 0, 1)
+    found = predict(net, tensor, head=options.head, setting=_setting(options))[:1]
+    if size is not None:
+        found = torch.nn.functional.interpolate(found[None], (height, width), mode="bilinear")[0]
+    return found[0].numpy()
+
+
+def _setting(options: argparse.Namespace) -> Setting:
+    if options.precision == "auto":
+        return Setting.fast(options.device)
+    return Setting(options.device, options.precision, channels_last=torch_device(options.device).type == "cuda")
+
+
+def _as_csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _as_png(picture: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="png")
+    return file.getvalue()
+
+
+def _head(text: str) -> Head:
+    if text != "mean" and not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no head: use mean, 1, 2, 3 ...")
+    return text if text == "mean" else int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m course_lib", description="UNet++ from the ground up.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=command.__doc__.splitlines()[0], description=command.__doc__)
+        sub.set_defaults(command=command)
+        return sub
+
+    add("doctor", doctor)
+
+    sub = add("data", fetch)
+    sub.add_argument("name", choices=list(data.SOURCES))
+    sub.add_argument("--size", type=_positive, default=96)
+
+    sub = add("run", run)
+    sub.add_argument("--preset", default="auto", choices=["auto", *presets.PRESETS])
+    sub.add_argument("--only", nargs="+", default=(), metavar="NN", help="lessons by number or name")
+    sub.add_argument("--out", default="build/course")
+
+    sub = add("train", train)
+    sub.add_argument("--data", default="synthetic", metavar="NAME|FOLDER")
+    sub.add_argument("--wiring", default="unet++", choices=list(SKIPS))
+    sub.add_argument("--deep-supervision", action="store_true")
+    sub.add_argument("--widths", type=_positive, nargs="+", default=[32, 64, 128, 256, 512], metavar="W")
+    sub.add_argument("--size", type=_positive, default=96, help="side of the images, in pixels")
+    sub.add_argument("--epochs", type=_positive, default=20)
+    sub.add_argument("--batch-size", type=_positive, default=Recipe.batch_size, help="over all processes together")
+    sub.add_argument("--lr", type=float, default=Recipe.lr, help="highest learning rate")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--out", required=True, metavar="DIR")
+    _add_setting(sub)
+
+    sub = add("evaluate", score)
+    sub.add_argument("--model", required=True)
+    sub.add_argument("--data", required=True, metavar="NAME|FOLDER")
+    sub.add_argument("--split", default="test", choices=["train", "val", "test", "all"])
+    sub.add_argument("--head", type=_head, default="mean", help="mean, or a level 1, 2, 3 ...")
+    _add_setting(sub)
+
+    sub = add("predict", predict_files)
+    sub.add_argument("--model", required=True)
+    sub.add_argument("images", nargs="+", metavar="IMAGE")
+    sub.add_argument("--out", required=True, metavar="DIR")
+    sub.add_argument("--head", type=_head, default="mean")
+    sub.add_argument("--instances", action="store_true", help="also number the nuclei, touching ones apart")
+    sub.add_argument("--native", action="store_true", help="keep the image's resolution and go over it in tiles")
+    _add_setting(sub)
+
+    sub = add("experiment", experiment)
+    sub.add_argument("name", choices=list(experiments.EXPERIMENTS))
+    return parser
+
+
+def _add_setting(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--precision", default="auto", choices=["auto", *FORMATS], help="of the convolutions")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""Random changes that leave the answer right: flips, quarter turns, shifts, brightness and contrast.
+
+Whole batches at once, on their own device, image and mask together. What happens is drawn first, from a
+generator the caller passes in, so the same state gives the same batch on any device and any number of them.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+SHIFT = 1 / 12  # of the side, at most: a nucleus leaves the image rarely
+CONTRAST, BRIGHTNESS = 0.25, 0.15  # at most, for images in 0..1
+
+
+class Draw(NamedTuple):
+    """What happens to each image of a batch: every field is (N,) or (N, 2), on the CPU."""
+
+    flip: Tensor  # bool (N, 2): upside down, left to right
+    turn: Tensor  # bool (N,): rows become columns; with the flips, every quarter turn
+    shift: Tensor  # float (N, 2): down and right, as shares of height and width
+    gain: Tensor  # float (N,): contrast factor
+    offset: Tensor  # float (N,): brightness added
+
+    def part(self, which: slice) -> "Draw":
+        """The same draw for a part of the batch."""
+        return Draw(*(field[which] for field in self))
+
+
+def draw(count: int, generator: Generator) -> Draw:
+    """Draw for `count` images from a CPU generator."""
+
+    def uniform(*shape: int) -> Tensor:
+        return 2 * torch.rand(shape, generator=generator) - 1  # -1..1
+
+    return Draw(
+        flip=uniform(count, 2) > 0,
+        turn=uniform(count) > 0,
+        shift=SHIFT * uniform(count, 2),
+        gain=1 + CONTRAST * uniform(count),
+        offset=BRIGHTNESS * uniform(count),
+    )
+
+
+def apply(images: Tensor, masks: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
+    """Do what was drawn to images (N, C, H, W), floats in 0..1, and masks (N, 1, H, W); types are kept.
+
+    Images that are not square are flipped and shifted but not turned.
+    """
+    both = torch.cat([images, masks.to(images.dtype)], dim=1)
+    both = crop(turn(both, drawn), drawn)
+    images, masks = both[:, :-1], both[:, -1:].to(masks.dtype)
+    return light(images, drawn), masks
+
+
+def turn(batch: Tensor, drawn: Draw) -> Tensor:
+    """Flip and transpose each image of (N, C, H, W) as drawn: the eight symmetries of the square."""
+    flip = drawn.flip.to(batch.device)[:, :, None, None, None]
+    batch = torch.where(flip[:, 0], batch.flip(2), batch)
+    batch = torch.where(flip[:, 1], batch.flip(3), batch)
+    if batch.shape[2] == batch.shape[3]:
+        batch = torch.where(drawn.turn.to(batch.device)[:, None, None, None], batch.transpose(2, 3), batch)
+    return batch
+
+
+def crop(batch: Tensor, drawn: Draw) -> Tensor:
+    """Shift (N, C, H, W) by whole pixels: a crop of the image continued by its mirror image."""
+    height, width = batch.shape[2:]
+    reach = [int(SHIFT * side) for side in (height, width)]
+    padded = F.pad(batch, (reach[1], reach[1], reach[0], reach[0]), mode="reflect")
+    sides = torch.tensor([height, width])
+    start = ((drawn.shift * sides).trunc().long() + torch.tensor(reach)).to(batch.device)  # (N, 2)
+    rows = start[:, 0, None] + torch.arange(height, device=batch.device)  # (N, H)
+    columns = start[:, 1, None] + torch.arange(width, device=batch.device)  # (N, W)
+    image = torch.arange(len(batch), device=batch.device)[:, None, None]
+    return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+def light(images: Tensor, drawn: Draw) -> Tensor:
+    """Contrast about the image's mean and brightness, kept in 0..1."""
+    gain, offset = (field.to(images)[:, None, None, None] for field in (drawn.gain, drawn.offset))
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return ((images - mean) * gain + mean + offset).clamp(0, 1)

@@ -1,0 +1,64 @@
+"""Losses as functions of logits and a true mask. Lower is better, 0 is perfect or nearly so."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def bce_dice(logits: Tensor, target: Tensor) -> Tensor:
+    """Half the binary cross entropy plus one minus the soft Dice, both averaged over images.
+
+        1/2 BCE(y, p) + 1 - 2 Σ y p / (Σ y + Σ p)
+
+    UNet++ (2018), equation 3, with the full cross entropy that its released code uses. One is added above
+    and below the fraction, so an empty image that is predicted empty costs nothing.
+
+    Args:
+        logits: (N, C, H, W), any float type; computed in float32.
+        target: (N, C, H, W), 0 or 1.
+
+    Returns:
+        A scalar, float32.
+    """
+    logits, target = logits.float(), target.float()
+    p = logits.sigmoid()
+    overlap = (p * target).sum(dim=(1, 2, 3))
+    total = p.sum(dim=(1, 2, 3)) + target.sum(dim=(1, 2, 3))
+    dice = (2 * overlap + 1) / (total + 1)
+    return 0.5 * F.binary_cross_entropy_with_logits(logits, target) + 1 - dice.mean()
+
+
+def lovasz_hinge(logits: Tensor, target: Tensor) -> Tensor:
+    """The Lovász hinge: a convex surrogate of 1 - IoU, per image, then averaged.
+
+    Pixels are sorted by their hinge error; each weighs what it adds to the Jaccard loss when it joins the
+    wrong ones (Berman, Triki and Blaschko, The Lovász-Softmax loss, CVPR 2018, equation 9).
+
+    Args and returns as `bce_dice`.
+    """
+    logits, target = logits.float().flatten(1), target.float().flatten(1)  # (N, pixels)
+    errors, order = (1 - logits * (2 * target - 1)).sort(dim=1, descending=True)
+    truth = target.gather(1, order)
+    positives = truth.sum(1, keepdim=True)
+    intersection = positives - truth.cumsum(1)
+    union = positives + (1 - truth).cumsum(1)
+    jaccard = 1 - intersection / union
+    steps = torch.cat([jaccard[:, :1], jaccard[:, 1:] - jaccard[:, :-1]], dim=1)
+    return (errors.relu() * steps).sum(1).mean()
+
+
+def deep_supervision(loss: Loss) -> Callable[[list[Tensor], Tensor], Tensor]:
+    """The same loss on every head, averaged: (1/J) Σ_j loss(x^{0,j}, y).
+
+    The journal paper sums with equal weights (UNet++, TMI 2020, η = 1); the mean has the same minimum and
+    keeps the scale of a loss independent of the number of heads.
+    """
+
+    def mean_over_heads(outputs: list[Tensor], target: Tensor) -> Tensor:
+        return torch.stack([loss(logits, target) for logits in outputs]).mean()
+
+    return mean_over_heads
