@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from course_lib import checkpoint, data, distributed, experiments, pixels, presets, results, runner
+from course_lib import cache, checkpoint, data, distributed, experiments, pixels, presets, results, runner
 from course_lib.errors import UserError
 from course_lib.files import write
 from course_lib.grid import SKIPS, NestedUNet
@@ -50,7 +50,7 @@ def doctor(options: argparse.Namespace) -> int:
     if not cuda:
         print(f"bfloat16      {'in hardware: --precision auto uses it' if cpu_has_bf16() else 'not in hardware'}")
     print(f"preset        {presets.resolve()} (COURSE_PRESET or -p PRESET changes it)")
-    folder = data.cache_folder()
+    folder = cache.folder()
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     print(f"data cache    {folder} ({shutil.disk_usage(nearest).free / 1e9:.0f} GB free)")
     for name, source in data.SOURCES.items():

@@ -92,6 +92,26 @@ def training_curve(
     return figure
 
 
+def points(groups: dict[str, dict[str, Sequence[float]]], *, label: str = "") -> Figure:
+    """One dot a run and a bar at their mean: group -> category -> values. Zero is marked."""
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    axis = figure.subplots()
+    categories = list(dict.fromkeys(name for values in groups.values() for name in values))
+    for n, (group, values) in enumerate(groups.items()):
+        colour, marker = LINES[n][0], "osD^v"[n]
+        shift = 0.25 * (n - (len(groups) - 1) / 2)
+        for category, runs in values.items():
+            x = categories.index(category) + shift
+            axis.plot([x] * len(runs), runs, marker, color=colour, markersize=5, alpha=0.8)
+            axis.hlines(np.mean(runs), x - 0.1, x + 0.1, color=colour, linewidth=2)
+        axis.plot([], [], marker, color=colour, label=group)
+    axis.axhline(0, color=GREY, linewidth=0.8, zorder=0)
+    axis.set(xticks=range(len(categories)), xticklabels=categories, ylabel=label)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
+    return figure
+
+
 def grid(net: NestedUNet, *, title: str = "") -> Figure:
     """The net as the paper draws it, made from `net.nodes`, `net.skips` and `net.heads` and nothing else.
 

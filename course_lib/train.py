@@ -37,8 +37,8 @@ class Recipe:
         augment: whether each batch is changed at random (see `augment`).
     """
 
-    batch_size: int = 16
-    lr: float = 3e-3
+    batch_size: int = 8
+    lr: float = 5e-3
     weight_decay: float = 1e-2
     loss: Loss = bce_dice
     augment: bool = True

@@ -1,0 +1,283 @@
+"""Data sets by name or folder, prepared once, cached, and split in a way that every machine repeats.
+
+`load` is the whole story, from top to bottom; what it calls follows in that order.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from course_lib import cache, pixels
+from course_lib.archive import download as download_archive
+from course_lib.archive import open_archive, read_entry, sha256_of
+from course_lib.errors import UserError
+from course_lib.synthetic import draw_nuclei
+
+PREPARATION = 1  # goes up when prepared pixels would change: older cache files are then not used any more
+
+# Looks are told apart by channel means, which resizing does not change. In BBBC038 the channels of grey images
+# are equal and those of stained ones differ by 7 or more; dark images have means below 60, bright ones above 200.
+COLOUR = 3
+BRIGHT = 128
+DEAL = ("train", "val", "test", "train", "train")  # any three images in a row reach all parts
+
+
+class Split(NamedTuple):
+    """One part of a data set: N images of S x S pixels."""
+
+    images: Tensor  # uint8 (N, 3, S, S)
+    masks: Tensor  # uint8 (N, 1, S, S), 1 where there is a nucleus
+    labels: Tensor  # int32 (N, S, S): 0 background, 1..K the nuclei of one image
+    ids: list[str]
+
+
+class Splits(NamedTuple):
+    train: Split
+    val: Split
+    test: Split
+
+
+class Prepared(NamedTuple):
+    """A data set at its final size, not yet split."""
+
+    images: np.ndarray  # uint8 (N, S, S, 3)
+    labels: np.ndarray  # int32 (N, S, S)
+    ids: list[str]
+
+
+class Sample(NamedTuple):
+    """Where the pixels of one image are: names of files, or of entries of an archive."""
+
+    id: str
+    image: str
+    masks: list[str]
+    mask_per_nucleus: bool  # else one mask for the whole image
+
+
+class Source(NamedTuple):
+    """A published archive (data/README.md has a card for each)."""
+
+    url: str
+    sha256: str
+    variable: str  # environment variable that may name a local archive of the same layout
+    mask_per_nucleus: bool  # <id>/images/*.png and <id>/masks/*.png; else images/<id>.* and masks/<id>.*
+
+
+SOURCES = {
+    "bbbc038": Source(
+        url="https://data.broadinstitute.org/bbbc/BBBC038/stage1_train.zip",
+        sha256="dcb6edc2690f137406638b2309581a71522c4dff19157d118453b448dcddcb68",
+        variable="COURSE_BBBC038_ARCHIVE",
+        mask_per_nucleus=True,
+    ),
+    "dsb2018-fluo": Source(
+        url="https://github.com/stardist/stardist/releases/download/0.1.0/dsb2018.zip",
+        sha256="e44921950edce378063aa4457e625581ba35b4c2dbd9a07c19d48900129f386f",
+        variable="COURSE_DSB2018_FLUO_ARCHIVE",
+        mask_per_nucleus=False,
+    ),
+}
+
+
+def load(
+    name: str | os.PathLike = "synthetic",
+    size: int = 96,
+    *,
+    count: int = 600,
+    seed: int = 0,
+    download: bool = False,
+    progress: bool = True,
+) -> Splits:
+    """A data set of `size` x `size` images as train (60 %), val (20 %) and test (20 %).
+
+    Args:
+        name: "synthetic", "bbbc038", "dsb2018-fluo", or a folder that holds images/ and masks/ with equal file
+            names (endings aside): png, tif or jpg; masks hold 0/1, 0/255 or instance numbers.
+        count, seed: of the images drawn for "synthetic".
+        download: whether a missing archive may be fetched. Nothing is ever downloaded without it.
+        progress: whether to show a bar while images are prepared.
+
+    Raises UserError: one sentence that names the file and what to do.
+    """
+    if not 16 <= size <= 1024:
+        raise UserError(f"size is {size}: use a number of pixels between 16 and 1024")
+    if name == "synthetic":
+        ids = [f"synthetic-{seed}-{i:05d}" for i in range(count)]
+        prepared = Prepared(*draw_nuclei(count, size, seed=seed), ids)
+    elif name in SOURCES:
+        prepared = _from_archive(name, size, download, progress)
+    elif Path(name).is_dir():
+        prepared = _from_folder(Path(name), size, progress)
+    else:
+        raise UserError(
+            f"there is no data set or folder {str(name)!r}: use synthetic, {', '.join(SOURCES)} or a folder"
+        )
+    return split(*prepared)
+
+
+def best_at_hand() -> str:
+    """ "bbbc038" where its archive is on this machine, else "synthetic". Looks, and downloads nothing."""
+    source = SOURCES["bbbc038"]
+    there = os.environ.get(source.variable) or (cache.folder() / cache.ARCHIVES / "bbbc038.zip").is_file()
+    return "bbbc038" if there else "synthetic"
+
+
+def _from_archive(name: str, size: int, download: bool, progress: bool) -> Prepared:
+    source, folder = SOURCES[name], cache.folder()
+    cache.sweep(folder)
+    local = os.environ.get(source.variable)
+    if local and not Path(local).is_file():
+        raise UserError(f"{source.variable} names {local}, which is not a file: correct it or unset it")
+    digest = sha256_of(Path(local)) if local else source.sha256
+    cached = folder / f"{name}-{digest[:16]}-{size}-v{PREPARATION}.npz"
+    stored = cache.read(cached, Prepared._fields)
+    if stored is not None:
+        images, labels, ids = stored
+        return Prepared(images, labels, ids.tolist())
+    path = Path(local) if local else _at_hand(name, folder, download, progress)
+    with open_archive(path) as archive:
+        samples = find_samples(archive.namelist(), path, mask_per_nucleus=source.mask_per_nucleus)
+        prepared = prepare(samples, partial(read_entry, archive), size, path, progress=progress)
+    cache.write(cached, **prepared._asdict())
+    return prepared
+
+
+def _at_hand(name: str, folder: Path, download: bool, progress: bool) -> Path:
+    """The official archive in the cache folder, with its hash checked."""
+    source, path = SOURCES[name], folder / cache.ARCHIVES / f"{name}.zip"
+    if download:
+        download_archive(source.url, source.sha256, path, progress=progress)
+    elif not path.is_file():
+        raise UserError(
+            f"{name} is not on this machine: run `make data`, or set {source.variable} to a local archive, "
+            "or use the built-in data set 'synthetic'"
+        )
+    elif sha256_of(path) != source.sha256:
+        raise UserError(f"{path} is damaged (its SHA-256 is not the published one): delete it and run `make data`")
+    return path
+
+
+def _from_folder(folder: Path, size: int, progress: bool) -> Prepared:
+    files = [file for kind in ("images", "masks") for file in (folder / kind).glob("*")]
+    samples = find_samples((file.relative_to(folder).as_posix() for file in files), folder)
+
+    def read(name: str) -> bytes:
+        try:
+            return (folder / name).read_bytes()
+        except OSError as error:
+            raise UserError(f"{folder / name} cannot be read ({error.strerror}): check its permissions") from error
+
+    return prepare(samples, read, size, folder, progress=progress)
+
+
+def find_samples(names: Iterable[str], where: Path, *, mask_per_nucleus: bool = False) -> list[Sample]:
+    """Pairs images with their masks by the layout of the names, whatever folders stand before it.
+
+    Raises UserError where nothing has that layout, and for an image or a mask that has no partner.
+    """
+    layout = "<id>/images/<id>.png and <id>/masks/*.png" if mask_per_nucleus else "images/<id>.png and masks/<id>.png"
+    found = defaultdict(lambda: {"images": [], "masks": []})
+    for name in sorted(names):
+        path = PurePosixPath(name)
+        kind, above = path.parent.name, path.parent.parent
+        key = above if mask_per_nucleus else above / path.stem
+        hidden = path.name.startswith(".")  # such as the ._files that macOS puts beside the real ones
+        if kind in ("images", "masks") and path.suffix.lower() in pixels.SUFFIXES and key.name and not hidden:
+            found[key][kind].append(name)
+    if not found:
+        raise UserError(f"{where} holds no images where they are looked for: the layout is {layout}")
+    for key, files in found.items():
+        images, masks = len(files["images"]), len(files["masks"])
+        if images != 1 or masks < 1 or (masks > 1 and not mask_per_nucleus):
+            raise UserError(
+                f"{where}: {key} has {images} image(s) and {masks} mask(s), but the layout is {layout}: "
+                "add what is missing or take out what is too much"
+            )
+    return [Sample(key.name, *files["images"], files["masks"], mask_per_nucleus) for key, files in found.items()]
+
+
+def prepare(
+    samples: list[Sample], read: Callable[[str], bytes], size: int, where: Path, *, progress: bool = True
+) -> Prepared:
+    """Reads, labels and resizes all samples. Threads share the work (decoding releases the interpreter's lock);
+    results come back in the order of the samples, and only a few full-size images are held at a time."""
+
+    def work(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        image, labels = _read_sample(sample, read, where)
+        return pixels.resize_image(image, size), pixels.resize_labels(labels, size)
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        results = pool.map(work, samples)
+        bar = tqdm(results, desc=f"preparing {where.name}", total=len(samples), disable=not progress)
+        images, labels = map(np.stack, zip(*bar, strict=True))
+    if not labels.any():
+        raise UserError(f"{where}: no mask holds a nucleus that shows at {size} x {size}: check the masks")
+    return Prepared(images, labels, [sample.id for sample in samples])
+
+
+def _read_sample(sample: Sample, read: Callable[[str], bytes], where: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Image uint8 (H, W, 3) and instance labels int32 (H, W), at the size of the files."""
+    image = pixels.read_image(read(sample.image), f"{where}/{sample.image}")
+    labels = np.zeros(image.shape[:2], np.int32)
+    for number, name in enumerate(sample.masks, start=1):
+        mask = pixels.read_mask(read(name), f"{where}/{name}")
+        if mask.shape != labels.shape:
+            raise UserError(
+                f"{where}/{name} has {mask.shape[0]} x {mask.shape[1]} pixels (rows x columns) but its image has "
+                f"{labels.shape[0]} x {labels.shape[1]}: export both at the same size"
+            )
+        if sample.mask_per_nucleus:
+            labels[mask > 0] = number
+        else:
+            labels = pixels.label_mask(mask, f"{where}/{name}")
+    return image, labels
+
+
+def look_of(image: np.ndarray) -> str:
+    """The look of one uint8 image (S, S, 3): "colour", "bright" (grey) or "dark" (grey, fluorescence)."""
+    means = image.mean(axis=(0, 1))
+    if np.ptp(means) >= COLOUR:
+        return "colour"
+    return "bright" if means.mean() >= BRIGHT else "dark"
+
+
+def split(images: np.ndarray, labels: np.ndarray, ids: list[str]) -> Splits:
+    """Deals images uint8 (N, S, S, 3) and labels int32 (N, S, S) to train, val and test.
+
+    Images are sorted by look and then by the SHA-256 of their id, and dealt in the order DEAL. So the parts
+    depend on the ids, not on the order of files or on the machine, and each look is in all parts. Raises
+    UserError for fewer than three images and for an id that occurs twice.
+    """
+    if len(ids) < 3:
+        raise UserError(f"the data set has {len(ids)} image(s): train, val and test need at least 3, so add some")
+    if len(set(ids)) < len(ids):
+        twice = next(id for id in ids if ids.count(id) > 1)
+        raise UserError(f"two images have the id {twice!r}: rename or remove one")
+    hashed = [sha256(id.encode(errors="surrogateescape")).hexdigest() for id in ids]
+    order = sorted(range(len(ids)), key=lambda n: (look_of(images[n]), hashed[n]))
+    dealt: dict[str, list[int]] = {part: [] for part in Splits._fields}
+    for place, n in enumerate(order):
+        dealt[DEAL[place % len(DEAL)]].append(n)
+    return Splits(*(_part(images, labels, ids, sorted(chosen, key=ids.__getitem__)) for chosen in dealt.values()))
+
+
+def _part(images: np.ndarray, labels: np.ndarray, ids: list[str], chosen: list[int]) -> Split:
+    pictures = torch.from_numpy(images[chosen]).permute(0, 3, 1, 2).contiguous()  # (N, 3, S, S)
+    nuclei = torch.from_numpy(labels[chosen])
+    return Split(pictures, (nuclei > 0).to(torch.uint8)[:, None], nuclei, [ids[n] for n in chosen])
+
+
+def join(splits: Splits) -> Split:
+    """All that a data set holds as one part: train, then val, then test."""
+    images, masks, labels, ids = zip(*splits, strict=True)
+    return Split(torch.cat(images), torch.cat(masks), torch.cat(labels), [id for part in ids for id in part])

@@ -1,0 +1,166 @@
+"""Image files to pixels: reads what microscopes and annotators save, and brings it to the size of the course.
+
+Two rules hold throughout. Nothing is guessed: what could be read in two ways is refused in one sentence. And
+resizing uses whole numbers only, so that every machine gets the same pixels.
+"""
+
+import io
+
+import numpy as np
+from PIL import Image
+from skimage.measure import label
+
+from course_lib.errors import UserError
+
+SUFFIXES = {".png", ".tif", ".tiff", ".jpg", ".jpeg"}
+MAX_PIXELS = 8192 * 8192  # a header that announces more is a mistake or an attack: refused before decoding
+
+
+def read_image(data: bytes, where: str) -> np.ndarray:
+    """The bytes of a png, tif or jpg file -> uint8 (H, W, 3).
+
+    Grey is repeated three times and alpha is dropped. What has more than 8 bits a pixel is stretched to
+    0..255 by its own darkest and brightest value, because such files rarely use their whole range.
+    `where` names the file in the UserError raised for anything else.
+    """
+    pixels = _decode(data, where, as_colour=True)
+    if pixels.ndim == 2:
+        pixels = np.stack([pixels] * 3, axis=-1)
+    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
+        raise UserError(f"{where} has shape {pixels.shape}: save it as one grey or RGB image")
+    pixels = pixels[..., :3]
+    if pixels.dtype == np.uint8:
+        return pixels
+    low, high = float(pixels.min()), float(pixels.max())
+    if not np.isfinite(high - low):
+        raise UserError(f"{where} holds values that are not finite numbers: export the image again")
+    return np.rint((pixels.astype(np.float64) - low) * (255 / ((high - low) or 1))).astype(np.uint8)
+
+
+def read_mask(data: bytes, where: str) -> np.ndarray:
+    """The bytes of a mask file -> its values: bool or integers >= 0, (H, W). Raises UserError for anything else."""
+    pixels = _decode(data, where, as_colour=False)
+    if pixels.ndim == 3:  # grey + alpha, or a grey mask saved as RGB(A)
+        colours = pixels[..., : 3 if pixels.shape[2] >= 3 else 1]
+        if (colours != colours[..., :1]).any():
+            raise UserError(f"{where} is a mask in colour: save one channel that holds 0 and 255, or instance numbers")
+        pixels = colours[..., 0]
+    if data.startswith(b"\xff\xd8"):  # JPEG smears values around every border: only 0/255 survives it
+        pixels = pixels > 127
+    if pixels.dtype.kind in "bu":
+        return pixels
+    pixels = np.nan_to_num(pixels, nan=-1, posinf=-1, neginf=-1)
+    mask = pixels.astype(np.int64)
+    if (mask != pixels).any() or mask.min() < 0:
+        raise UserError(f"{where} is a mask with fractions or negative values: save 0 and 255, or instance numbers")
+    return mask
+
+
+def label_mask(mask: np.ndarray, where: str) -> np.ndarray:
+    """Mask values (H, W) -> instance labels, int32 (H, W): 0 is background, nuclei count from 1.
+
+    One value besides 0 makes a binary mask: its connected components (8 neighbours) are the nuclei. Several
+    values are instance numbers. Raises UserError for a mask with grey borders, which is neither.
+    """
+    values = np.unique(mask[mask > 0])
+    pieces = label(mask.astype(np.int64))
+    if len(values) > 1:
+        # Instance numbers come in about one piece each, and no single number covers much of the nuclei.
+        mostly_255 = (mask == 255).sum() > np.count_nonzero(mask) / 4
+        if values[-1] == 255 and (mostly_255 or pieces.max() > 2 * len(values)):
+            raise UserError(
+                f"{where} is a mask with grey borders ({len(values)} values in {pieces.max()} pieces): "
+                "save it without smoothing or JPEG, as 0 and 255 or as instance numbers"
+            )
+        pieces = np.where(mask > 0, np.searchsorted(values, mask) + 1, 0)
+    return pieces.astype(np.int32)
+
+
+def resize_image(image: np.ndarray, size: int) -> np.ndarray:
+    """uint8 (H, W, C) -> uint8 (size, size, C): the mean over the area of each new pixel.
+
+    Height and width are scaled separately, so the aspect ratio is lost (as in the popular recipe for these
+    data). Averaging areas is what keeps fine texture from turning into a false pattern (aliasing).
+    """
+    area = image.shape[0] * image.shape[1]  # of a new pixel, see _pieces
+    total = _sums(_sums(image, size).swapaxes(0, 1), size).swapaxes(0, 1)
+    return ((2 * total + area) // (2 * area)).astype(np.uint8)  # rounds half up
+
+
+def resize_labels(labels: np.ndarray, size: int) -> np.ndarray:
+    """Instance labels (H, W) -> int32 (size, size), again whole instances, numbered 1..K without gaps.
+
+    A new pixel is nucleus where nuclei cover at least half of its area, and belongs to the one that covers most
+    of it (the lower number where two cover the same). Interpolating a 0/1 mask would invent half-labels, and
+    taking the nearest pixel would let chance decide about thin nuclei. What fills half of no pixel vanishes:
+    compare `labels.max()` before and after.
+    """
+    (old_y, new_y, heights), (old_x, new_x, widths) = (_pieces(length, size) for length in labels.shape)
+    kinds = int(labels.max()) + 1  # background and nuclei
+    owner = np.zeros((size, size), np.int32)
+    for row in range(size if kinds > 1 else 0):
+        band = new_y == row
+        pixel_and_kind = new_x * kinds + labels[old_y[band]][:, old_x]
+        areas = np.outer(heights[band], widths)
+        cover = np.bincount(pixel_and_kind.ravel(), areas.ravel(), size * kinds).reshape(size, kinds)
+        owner[row] = np.where(2 * cover[:, 0] <= labels.size, cover[:, 1:].argmax(axis=1) + 1, 0)
+    kept, consecutive = np.unique(owner, return_inverse=True)
+    first = int(kept[0] > 0)  # where no background is left, counting still starts at 1
+    return (consecutive.reshape(owner.shape) + first).astype(np.int32)
+
+
+def _pieces(length: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cuts an axis at the borders of its `length` old and `size` new pixels.
+
+    Returns each piece's old pixel, its new pixel, and its length in units of 1/size of an old pixel. An old
+    pixel is `size` units long and a new one `length`: whole numbers, so that sums are exact on every machine.
+    """
+    borders = np.union1d(np.arange(length) * size, np.arange(size) * length)
+    return borders // size, borders // length, np.diff(borders, append=length * size)
+
+
+def _sums(values: np.ndarray, size: int) -> np.ndarray:
+    """Integrates (length, ...) over each of `size` new pixels along the first axis -> (size, ...), int64."""
+    old, new, lengths = _pieces(len(values), size)
+    return np.stack([np.tensordot(lengths[new == n], values[old[new == n]], axes=1) for n in range(size)])
+
+
+def _decode(data: bytes, where: str, *, as_colour: bool) -> np.ndarray:
+    """Bytes -> (H, W) or (H, W, C) as stored; `as_colour` turns palettes and the like into RGB."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "TIFF", "JPEG")) as image:
+            _check_extent(where, *image.size, pages=image.n_frames if image.format == "TIFF" else 1)
+            deep = image.mode.startswith(("I", "F"))
+            bits = 16 if ";16" in str(image.tile) else 8
+            if image.format == "TIFF":
+                bits = np.max(image.tag_v2.get(258, 1))  # BitsPerSample
+            if deep or bits <= 8:  # of 16-bit colour Pillow would keep 8 bits or less
+                return np.asarray(image.convert("RGB") if as_colour and not deep else image)
+    except UserError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{where} announces too many pixels: cut it into tiles of at most 8192 x 8192") from error
+    except Exception:  # decoders raise a dozen kinds on damaged files; tifffile below reads some of these
+        pass
+    try:
+        import tifffile  # comes with scikit-image; knows 16-bit colour and 64-bit labels
+
+        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+            page = tiff.pages[0]
+            _check_extent(where, page.imagewidth, page.imagelength, pages=len(tiff.pages))
+            pixels = page.asarray()
+            return np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{where} cannot be read as a png, tif or jpg image (16-bit colour: as tif only): "
+            "replace the file or take it out"
+        ) from error
+
+
+def _check_extent(where: str, width: int, height: int, *, pages: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise UserError(f"{where} announces {width} x {height} pixels: cut it into tiles of at most 8192 x 8192")
+    if pages > 1:
+        raise UserError(f"{where} holds {pages} images: save one image per file")

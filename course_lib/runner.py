@@ -1,0 +1,134 @@
+"""Run the lessons one after the other and write a page about it: `make course`, `python -m course_lib run`.
+
+The lessons run in kernels of this very Python, whatever kernels are registered, and import this course_lib.
+"""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from course_lib.errors import UserError
+from course_lib.report import about, lesson_page, summary, write_pages
+
+
+def select(names: Sequence[str], only: Sequence[str] = ()) -> list[str]:
+    """The lessons of `names` that `only` asks for by name ("04_unet") or number ("04"); all if `only` is empty.
+
+    Raises UserError for an entry that no lesson answers to.
+    """
+    for entry in only:
+        if not any(entry in (name, name.split("_")[0]) for name in names):
+            raise UserError(f"--only {entry} names no lesson: choose from {', '.join(names)}")
+    return [name for name in names if not only or name in only or name.split("_")[0] in only]
+
+
+def execute(nb, *, cwd: Path, env: dict[str, str], timeout: int | None = None, on_cell: Callable | None = None):
+    """Run the notebook node `nb` in place, in a fresh kernel with the environment `env`.
+
+    `timeout` is in seconds per cell; `on_cell(index)` is called before each cell. Raises, as nbclient does,
+    CellExecutionError for the first failing cell and DeadKernelError (a RuntimeError) for a kernel that died.
+    """
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpecManager
+    from nbclient import NotebookClient
+
+    here = [str(Path(__file__).resolve().parent.parent), env.get("PYTHONPATH", "")]
+    with tempfile.TemporaryDirectory() as profile:  # no start-up files or settings of the user's IPython
+        env = env | {"IPYTHONDIR": profile, "PYTHONPATH": os.pathsep.join(filter(None, here))}
+        native = KernelSpecManager(kernel_dirs=[])  # without folders to search, python3 is sys.executable
+        client = NotebookClient(
+            nb,
+            km=AsyncKernelManager(kernel_name="python3", kernel_spec_manager=native),
+            timeout=timeout,
+            record_timing=False,
+            coalesce_streams=True,
+            extra_arguments=["--Application.log_level=CRITICAL"],
+            resources={"metadata": {"path": str(cwd)}},
+        )
+        client.on_cell_start = on_cell and (lambda cell, cell_index: on_cell(cell_index))
+        try:
+            client.execute(env=env, cleanup_kc=True)
+        except AssertionError:  # what nbclient makes of Ctrl-C: it lets the kernel go twice
+            raise KeyboardInterrupt from None
+
+
+def run_lessons(
+    notebooks: Path, out: Path, *, preset: str = "auto", only: Sequence[str] = (), progress: bool = True
+) -> list[dict]:
+    """Execute the lessons in `notebooks` and write OUT/NN_title.html, OUT/index.html and OUT/summary.json.
+
+    A failing lesson does not stop the others. `progress` shows a bar and prints a table at the end. Returns
+    one row per lesson: `lesson`, `title`, `status` ("passed", "failed"), `seconds`, `scores` (what the lesson
+    recorded), `page`, `error` (None, or a dict of `cell`, `id`, `message`). Raises UserError for an unknown
+    `preset` or `only`, no lessons, an `out` that cannot be written, and a missing extra.
+    """
+    try:
+        import nbclient  # noqa: F401
+        import nbconvert  # noqa: F401
+        import nbformat
+    except ModuleNotFoundError as error:
+        hint = f'{error.name} is missing: to run lessons, type `pip install -e ".[notebooks]"` in the checkout'
+        raise UserError(hint) from None
+    from tqdm import tqdm
+
+    names = sorted(path.stem for path in Path(notebooks).glob("[0-9][0-9]_*.ipynb"))
+    if not names:
+        raise UserError(f"{notebooks} holds no lessons NN_title.ipynb: run this in a checkout of the course")
+    names, facts = select(names, only), about(preset)
+    books = {name: nbformat.read(Path(notebooks) / f"{name}.ipynb", as_version=4) for name in names}
+    results = Path(out).resolve() / "results"
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        env = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}  # figures stay inline
+        env |= {"COURSE_PRESET": facts["preset"], "COURSE_RESULTS_DIR": str(results)}
+        rows: list[dict] = []
+        cells, done = sum(len(nb.cells) for nb in books.values()), 0
+        with tqdm(total=cells, unit="cell", disable=not progress) as bar:
+            for name, nb in books.items():
+                bar.set_description(name)
+                rows.append(_run(name, nb, notebooks, results, env | {"COURSE_LESSON": name}, bar.update))
+                done += len(nb.cells)
+                bar.update(done - bar.n)
+                write_pages(results.parent, facts, rows)  # after every lesson: Ctrl-C leaves a page too
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error}): choose another folder with --out") from None
+    if progress:
+        print(summary(rows, out))
+    return rows
+
+
+def _run(name: str, nb, notebooks: Path, results: Path, env: dict[str, str], step: Callable) -> dict:
+    """Execute one lesson, write its page, and return its row."""
+    from nbclient.exceptions import CellExecutionError
+
+    record, at, error = results / f"{name}.json", 0, None
+    record.unlink(missing_ok=True)  # the scores of an earlier run are not this run's
+
+    def on_cell(index: int) -> None:
+        nonlocal at
+        step(index - at)
+        at = index
+
+    start = time.perf_counter()
+    try:
+        execute(nb, cwd=notebooks, env=env, on_cell=on_cell)
+    except CellExecutionError as failure:
+        error = f"{failure.ename}: {failure.evalue}"
+    except RuntimeError as failure:  # the kernel died, or never came up
+        error = f"{failure}"
+    seconds = time.perf_counter() - start
+    if error:
+        error = {"cell": at + 1, "id": nb.cells[at].get("id", ""), "message": " ".join(error.split())}
+    (results.parent / f"{name}.html").write_text(lesson_page(nb, name), encoding="utf-8")
+    return {
+        "lesson": name,
+        "title": nb.cells[0].source.partition("\n")[0].lstrip("# ") if nb.cells else name,
+        "status": "failed" if error else "passed",
+        "seconds": round(seconds, 1),
+        "scores": json.loads(record.read_text(encoding="utf-8")) if record.exists() else {},
+        "page": f"{name}.html",
+        "error": error,
+    }

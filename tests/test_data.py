@@ -1,0 +1,600 @@
+"""Data sets from the built-in images, archives and folders: the same on every machine, refused in one sentence."""
+
+import http.server
+import io
+import os
+import random
+import subprocess
+import sys
+import threading
+import zipfile
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from course_lib import cache, data
+from course_lib.errors import UserError
+
+REAL = os.environ.get("COURSE_BBBC038_ARCHIVE")  # read before the fixture below hides it
+ROOT = Path(__file__).resolve().parent.parent
+SIZE = 16
+IDS = [f"n{i}" for i in range(7)]
+
+
+def png(array):
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    return file.getvalue()
+
+
+def picture(n):
+    """A 24 x 36 image with nuclei 1 and 2, which touch, and 3 of one pixel; n sets look and place."""
+    labels = np.zeros((24, 36), np.uint8)
+    labels[4:16, 3 + n : 12 + n], labels[6:18, 12 + n : 20 + n], labels[22, 1] = 1, 2, 3
+    background = [(10, 10, 10), (220, 220, 220), (230, 190, 220)][n % 3]
+    image = np.full((24, 36, 3), background, np.uint8)
+    image[labels > 0] = 128
+    return image, labels
+
+
+def bbbc_entries():
+    entries = {}
+    for n, name in enumerate(IDS):
+        image, labels = picture(n)
+        entries[f"{name}/images/{name}.png"] = png(np.dstack([image, np.full((24, 36), 255, np.uint8)]))
+        for number in (1, 2, 3):
+            entries[f"{name}/masks/{number}.png"] = png((labels == number).astype(np.uint8) * 255)
+    return entries
+
+
+def pack(path, entries):
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in entries.items():
+            file.writestr(name, content)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """No test sees the machine's archives or cache."""
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path / "cache"))
+    for source in data.SOURCES.values():
+        monkeypatch.delenv(source.variable, raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def bbbc(tmp_path, monkeypatch):
+    path = pack(tmp_path / "small.zip", bbbc_entries())
+    monkeypatch.setenv("COURSE_BBBC038_ARCHIVE", str(path))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for kind in ("images", "masks"):
+        (tmp_path / "mine" / kind).mkdir(parents=True)
+    for n, name in enumerate(IDS):
+        image, labels = picture(n)
+        (tmp_path / f"mine/images/{name}.png").write_bytes(png(image))
+        (tmp_path / f"mine/masks/{name}.png").write_bytes(png(labels))
+    return tmp_path / "mine"
+
+
+def same(one, other):
+    return all(
+        a.ids == b.ids and all(torch.equal(x, y) for x, y in zip(a[:3], b[:3], strict=True))
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def load(name="bbbc038", **options):
+    return data.load(name, SIZE, progress=False, **options)
+
+
+# Values known by hand
+
+
+def test_types_and_shapes(bbbc):
+    splits = load()
+    for part, count in zip(splits, (4, 2, 1), strict=True):
+        assert (part.images.dtype, part.images.shape) == (torch.uint8, (count, 3, SIZE, SIZE))
+        assert (part.masks.dtype, part.masks.shape) == (torch.uint8, (count, 1, SIZE, SIZE))
+        assert (part.labels.dtype, part.labels.shape) == (torch.int32, (count, SIZE, SIZE))
+        assert part.images.is_contiguous()
+        assert torch.equal(part.masks[:, 0] == 1, part.labels > 0)
+        assert part.masks.max() == 1
+        assert part.ids == sorted(part.ids)
+
+
+def test_pixels_belong_to_their_id(bbbc):
+    everything = data.join(load())
+    assert sorted(everything.ids) == IDS
+    for image, mask, labels, id in zip(*everything, strict=True):
+        truth, _ = picture(int(id[1:]))
+        assert image[:, -1, -1].tolist() == truth[-1, -1].tolist()
+        assert labels.unique().tolist() == [0, 1, 2]  # 3 is too small to show
+        assert mask.sum() == (labels > 0).sum()
+        y, x = 10 * SIZE // 24, (7 + int(id[1:])) * SIZE // 36
+        assert labels[y, x] == 1
+        assert image[:, y, x].tolist() == [128, 128, 128]
+
+
+def test_the_same_nuclei_in_every_layout(bbbc, folder, tmp_path, monkeypatch):
+    expected = load()
+    assert same(load(folder), expected)
+
+    tifs = {}
+    for n, name in enumerate(IDS):
+        part = "train" if n < 5 else "test"
+        for kind, array in zip(("images", "masks"), picture(n), strict=True):
+            file = io.BytesIO()
+            Image.fromarray(array).save(file, "TIFF")
+            tifs[f"dsb2018/{part}/{kind}/{name}.tif"] = file.getvalue()
+    monkeypatch.setenv("COURSE_DSB2018_FLUO_ARCHIVE", str(pack(tmp_path / "fluo.zip", tifs)))
+    assert same(load("dsb2018-fluo"), expected)
+
+
+def test_synthetic_is_the_default_and_seeded():
+    splits = data.load(size=32, count=10)
+    assert [len(part.ids) for part in splits] == [6, 2, 2]
+    assert data.join(splits).ids[0].startswith("synthetic-0-0000")
+    assert same(splits, data.load("synthetic", 32, count=10))
+    other = data.load(size=32, count=10, seed=1)
+    assert set(data.join(other).ids).isdisjoint(data.join(splits).ids)
+    known = {image.numpy().tobytes() for image in data.join(splits).images}
+    assert not any(image.numpy().tobytes() in known for image in data.join(other).images)
+
+
+def test_looks():
+    grey = np.full((4, 4, 3), 100, np.uint8)
+    assert data.look_of(grey) == "dark"
+    assert data.look_of(grey + 100) == "bright"
+    assert data.look_of(grey + np.uint8([0, 0, 2])) == "dark"
+    assert data.look_of(grey + np.uint8([0, 0, 3])) == "colour"
+    checks = grey.copy()
+    checks[::2] = (250, 0, 50)  # half as bright in the mean
+    assert data.look_of(checks) == "colour"
+
+
+# An independent reference: the split written out as one would do it by hand
+
+
+def test_split_follows_its_rule():
+    ids = [f"image{i}" for i in range(29)]
+    greys = np.array([10] * 13 + [240] * 9 + [10] * 7, np.uint8)
+    images = np.tile(greys[:, None, None, None], (1, 4, 4, 3))
+    images[22:, ..., 2] = 90  # the last seven are coloured
+    splits = data.split(images, np.ones((29, 4, 4), np.int32), ids)
+
+    line = []
+    for look in (range(13, 22), range(22, 29), range(13)):  # bright, colour, dark: in the order of the alphabet
+        line += sorted((ids[i] for i in look), key=lambda id: sha256(id.encode()).hexdigest())
+    assert splits.val.ids == sorted(line[1::5])
+    assert splits.test.ids == sorted(line[2::5])
+    assert splits.train.ids == sorted(set(line) - set(line[1::5]) - set(line[2::5]))
+    for part in splits:
+        assert {int(image.max()) for image in part.images} == {10, 90, 240}
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 6, 29])
+def test_every_part_gets_its_share(count):
+    images = np.zeros((count, 2, 2, 3), np.uint8)
+    splits = data.split(images, np.ones((count, 2, 2), np.int32), [str(i) for i in range(count)])
+    train, val, test = (len(part.ids) for part in splits)
+    assert train + val + test == count
+    assert min(train, val, test) >= 1
+    assert abs(val - count / 5) < 1
+    assert abs(test - count / 5) < 1
+
+
+# Invariances
+
+
+def test_order_of_files_does_not_matter(bbbc, tmp_path, monkeypatch):
+    expected = load()
+    entries = list(bbbc_entries().items())
+    random.Random(5).shuffle(entries)
+    path = pack(tmp_path / "shuffled.zip", dict(entries))
+    monkeypatch.setenv("COURSE_BBBC038_ARCHIVE", str(path))
+    assert same(load(), expected)
+
+
+def test_folders_in_front_and_foreign_files_do_not_matter(bbbc, tmp_path, monkeypatch):
+    expected = load()
+    entries = {f"stage1_train/{name}": content for name, content in bbbc_entries().items()}
+    entries |= {"stage1_train/labels.csv": b"x", "__MACOSX/n0/images/._n0.png": b"x", "stage1_train/n0/images/": b""}
+    monkeypatch.setenv("COURSE_BBBC038_ARCHIVE", str(pack(tmp_path / "deep.zip", entries)))
+    assert same(load(), expected)
+
+
+def test_shuffled_images_give_the_same_split():
+    images, labels = data.draw_nuclei(12, 32)
+    ids = [f"x{i}" for i in range(12)]
+    order = np.random.default_rng(0).permutation(12)
+    assert same(data.split(images, labels, ids), data.split(images[order], labels[order], [ids[i] for i in order]))
+
+
+def test_join_keeps_everything(bbbc):
+    splits = load()
+    everything = data.join(splits)
+    assert everything.ids == splits.train.ids + splits.val.ids + splits.test.ids
+    assert torch.equal(everything.labels[-1], splits.test.labels[-1])
+    assert [len(field) for field in everything] == [7, 7, 7, 7]
+
+
+def test_threads_do_not_change_the_result(bbbc, own_cache, monkeypatch):
+    expected = load()
+    for file in own_cache.glob("*.npz"):
+        file.unlink()
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    assert same(load(), expected)
+
+
+# Cache
+
+
+def test_cache_is_used_and_kept_apart(bbbc, own_cache, tmp_path, monkeypatch):
+    expected = load()
+    prepared = []
+    original = data.prepare
+    monkeypatch.setattr(data, "prepare", lambda *a, **k: prepared.append(1) or original(*a, **k))
+    assert same(load(), expected)
+    assert not prepared
+
+    data.load("bbbc038", 20, progress=False)  # another size
+    entries = bbbc_entries()
+    entries["n0/images/n0.png"] = png(picture(0)[0] // 2)
+    bbbc.unlink()
+    pack(bbbc, entries)  # another archive of the same name
+    assert not same(load(), expected)
+    pack(bbbc, bbbc_entries())
+    monkeypatch.setattr(data, "PREPARATION", 99)
+    assert same(load(), expected)
+    assert len(prepared) == 3
+    assert len(list(own_cache.glob("bbbc038-*.npz"))) == 4
+
+
+def test_damaged_cache_is_prepared_anew(bbbc, own_cache):
+    expected = load()
+    [cached] = own_cache.iterdir()
+    whole = cached.read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], whole.replace(b"\2", b"\3")):
+        cached.write_bytes(damaged)
+        assert same(load(), expected)
+        assert cached.read_bytes() == whole
+
+
+def test_a_cache_of_the_official_archive_needs_no_archive(bbbc, own_cache, monkeypatch):
+    expected = load()
+    monkeypatch.delenv("COURSE_BBBC038_ARCHIVE")
+    source = data.SOURCES["bbbc038"]._replace(sha256=sha256(bbbc.read_bytes()).hexdigest())
+    monkeypatch.setitem(data.SOURCES, "bbbc038", source)
+    assert same(load(), expected)
+
+
+def test_leftovers_of_killed_runs_go_when_the_cache_is_used(bbbc, own_cache):
+    load()
+    leftover = own_cache / "bbbc038-0-16-v1.npz.0.partial"
+    leftover.touch()
+    os.utime(leftover, (0, 0))
+    load()
+    assert not leftover.exists()
+
+
+CHILDREN = """
+import hashlib, os, signal, sys, time
+from pathlib import Path
+from course_lib import cache, data
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def preparing():
+    original, calls = data.pixels.resize_labels, []
+    data.pixels.resize_labels = lambda *a: die() if len(calls) == 3 else (calls.append(1), original(*a))[1]
+
+def half_written():
+    def cut(number):
+        os.ftruncate(number, os.fstat(number).st_size // 2)
+        die()
+    os.fsync = cut
+
+def before_renaming():
+    Path.replace = die
+
+def after_renaming():
+    original = Path.replace
+    Path.replace = lambda *a: die(original(*a))
+
+def start(folder, moment=None, result=None):
+    pid = os.fork()
+    if pid == 0:
+        os.environ["COURSE_DATA"] = str(folder)
+        if moment:
+            moment()
+        everything = data.join(data.load("bbbc038", 16, progress=False))
+        if result:
+            result.write_bytes(everything.images.numpy().tobytes() + everything.labels.numpy().tobytes())
+        os._exit(0)
+    return pid
+
+base = Path(sys.argv[1])
+for moment in (preparing, half_written, before_renaming, after_renaming):
+    pid = start(base / moment.__name__, moment)
+    print(moment.__name__, os.WTERMSIG(os.waitpid(pid, 0)[1]))
+for wait in range(0, 24, 3):
+    pid = start(base / f"after_{wait}_ms")
+    time.sleep(wait / 1000)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+pids = [start(base / "both", result=base / f"result{n}") for n in range(2)]
+print("both", [os.waitpid(pid, 0)[1] for pid in pids])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_kills_and_two_processes_at_once(bbbc, tmp_path, monkeypatch):
+    """Children are killed at exact and at arbitrary moments; the next load is right, and no half file is left."""
+    expected = load()
+    base = tmp_path / "killed"
+    base.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", CHILDREN, str(base)], env=environment, capture_output=True, text=True, timeout=60
+    )
+    killed = "preparing 9\nhalf_written 9\nbefore_renaming 9\nafter_renaming 9\n"
+    assert done.stdout == killed + "both [0, 0]\n", done.stderr
+
+    assert len(list((base / "half_written").glob("*.partial"))) == 1
+    assert not list((base / "half_written").glob("*.npz"))
+    assert len(list((base / "after_renaming").glob("*.npz"))) == 1
+    for folder in filter(Path.is_dir, base.iterdir()):
+        monkeypatch.setenv("COURSE_DATA", str(folder))
+        for cached in folder.glob("*.npz"):
+            assert cache.read(cached, data.Prepared._fields) is not None
+        assert same(load(), expected)
+        assert len(list(folder.glob("*.npz"))) == 1
+    everything = data.join(expected)
+    bytes_expected = everything.images.numpy().tobytes() + everything.labels.numpy().tobytes()
+    assert (base / "result0").read_bytes() == (base / "result1").read_bytes() == bytes_expected
+    assert not list((base / "both").glob("*.partial"))
+
+
+# Download: a server on this machine stands in for the real one
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Serves a small archive under the name bbbc038; set `wrong` to serve something else."""
+    good = pack(tmp_path / "served.zip", bbbc_entries()).read_bytes()
+    state = {"content": good, "requests": 0}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            state["requests"] += 1
+            self.send_response(200 if state["content"] else 404)
+            self.send_header("Content-Length", str(len(state["content"])))
+            self.end_headers()
+            self.wfile.write(state["content"])
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{running.server_port}/stage1_train.zip"
+        source = data.SOURCES["bbbc038"]._replace(url=url, sha256=sha256(good).hexdigest())
+        monkeypatch.setitem(data.SOURCES, "bbbc038", source)
+        yield state
+        running.shutdown()
+
+
+def test_download_only_when_asked_and_once(server, own_cache):
+    with pytest.raises(UserError, match=r"bbbc038 is not on this machine: run `make data`, or set COURSE_BBBC038"):
+        load()
+    assert server["requests"] == 0
+    splits = load(download=True)
+    for cached in own_cache.glob("*.npz"):
+        cached.unlink()
+    assert same(load(download=True), splits)
+    for cached in own_cache.glob("*.npz"):
+        cached.unlink()
+    assert same(load(), splits)
+    assert server["requests"] == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"<html>", "sent a file with another SHA-256 than expected, which was removed"), (b"", r"\(HTTPError\)")],
+)
+def test_wrong_download_is_removed(server, own_cache, content, message):
+    server["content"] = content
+    with pytest.raises(UserError, match=message):
+        load(download=True)
+    assert not [file for file in own_cache.rglob("*") if file.is_file()]
+
+
+def test_no_network(server, monkeypatch):
+    source = data.SOURCES["bbbc038"]._replace(url="http://127.0.0.1:1/stage1_train.zip")
+    monkeypatch.setitem(data.SOURCES, "bbbc038", source)
+    with pytest.raises(UserError, match=r"could not be saved as .* \(ConnectionError\): check the network"):
+        load(download=True)
+
+
+def test_damaged_download_is_noticed_and_replaced(server, own_cache):
+    splits = load(download=True)
+    for cached in own_cache.glob("*.npz"):
+        cached.unlink()
+    [archive] = own_cache.rglob("*.zip")
+    archive.write_bytes(archive.read_bytes()[:-5])
+    with pytest.raises(UserError, match=r"bbbc038\.zip is damaged .*delete it and run `make data`"):
+        load()
+    assert same(load(download=True), splits)
+
+
+# Refusals
+
+
+def test_names_sizes_and_variables(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="no data set or folder 'nuclei': use synthetic, bbbc038, dsb2018-fluo or"):
+        load("nuclei")
+    for size in (0, -96, 15, 1025):
+        with pytest.raises(UserError, match=f"size is {size}: use"):
+            data.load("bbbc038", size)
+    monkeypatch.setenv("COURSE_BBBC038_ARCHIVE", str(tmp_path / "gone.zip"))
+    with pytest.raises(UserError, match=r"COURSE_BBBC038_ARCHIVE names .*gone.zip, which is not a file"):
+        load()
+    with pytest.raises(UserError, match="set COURSE_DSB2018_FLUO_ARCHIVE"):
+        load("dsb2018-fluo")
+
+
+def without(entries, start):
+    return {name: content for name, content in entries.items() if not name.startswith(start)}
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({}, "small.zip holds no images where they are looked for: the layout is <id>/images"),
+        ({"a/b.png": b"x"}, "holds no images where they are looked for"),
+        (without(bbbc_entries(), "n3/masks"), r"n3 has 1 image\(s\) and 0 mask\(s\)"),
+        (without(bbbc_entries(), "n3/images"), r"n3 has 0 image\(s\) and 3 mask\(s\)"),
+        ({**bbbc_entries(), "n3/images/more.png": b"x"}, r"n3 has 2 image\(s\)"),
+        ({"train/images/a.tif": b"", "train/images/b.tif": b"", "train/masks/a.tif": b""}, r"train has 2 image\(s\)"),
+        ({**bbbc_entries(), "n3/images/n3.png": b"x"}, "small.zip/n3/images/n3.png cannot be read as a png"),
+        ({**bbbc_entries(), "n3/masks/2.png": b""}, "small.zip/n3/masks/2.png cannot be read as a png"),
+        (
+            {**bbbc_entries(), "n3/masks/2.png": png(np.zeros((36, 24), np.uint8))},
+            r"n3/masks/2.png has 36 x 24 pixels \(rows x columns\) but its image has 24 x 36",
+        ),
+        ({**bbbc_entries(), "../n9/images/n9.png": b"x"}, r"'\.\./n9/images/n9\.png' points outside"),
+        (without(without(bbbc_entries(), ("n1", "n2", "n3")), ("n4", "n5")), "has 2 image.*at least 3"),
+        (bbbc_entries() | {f"x/{k}": v for k, v in bbbc_entries().items()}, "two images have the id 'n0'"),
+    ],
+)
+def test_archives_that_are_refused(tmp_path, own_cache, monkeypatch, entries, message):
+    monkeypatch.setenv("COURSE_BBBC038_ARCHIVE", str(pack(tmp_path / "small.zip", entries)))
+    with pytest.raises(UserError, match=message):
+        load()
+
+
+def test_no_refused_archive_leaves_a_cache(bbbc, own_cache):
+    pack(bbbc, {**bbbc_entries(), "n3/images/n3.png": b"x"})
+    with pytest.raises(UserError):
+        load()
+    assert not list(own_cache.glob("*"))
+
+
+def test_any_damage_ends_in_a_sentence_or_in_the_right_pixels(bbbc):
+    """All but the directory at the end: its names may be changed into other valid ones."""
+    expected, whole = load(), bbbc.read_bytes()
+    directory = whole.index(b"PK\1\2")
+    rng, refused = random.Random(1), 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for _ in range(3):
+            damaged[rng.randrange(directory)] ^= 1 << rng.randrange(8)
+        bbbc.write_bytes(damaged)
+        try:
+            assert same(load(), expected)
+        except UserError as sentence:
+            assert "\n" not in str(sentence)
+            refused += 1
+    assert refused > 30
+
+
+def test_folder_with_every_fault(folder):
+    def refused(message):
+        with pytest.raises(UserError, match=message):
+            load(folder)
+
+    image, labels = picture(2)
+    one, mask = folder / "images" / "n2.png", folder / "masks" / "n2.png"
+    mask.unlink()
+    refused(r"mine: n2 has 1 image\(s\) and 0 mask\(s\), but the layout is images/<id>.png and masks/<id>.png")
+    mask.write_bytes(png(labels[:-1]))
+    refused("masks/n2.png has 23 x 36 pixels .* its image has 24 x 36")
+    mask.write_bytes(png(image))
+    refused("masks/n2.png is a mask in colour")
+    mask.write_bytes(png(labels))
+    one.write_bytes(b"")
+    refused("images/n2.png cannot be read")
+    one.unlink()
+    one.mkdir()
+    refused("images/n2.png cannot be read .Is a directory")
+    one.rmdir()
+    refused(r"n2 has 0 image\(s\) and 1 mask")
+    mask.unlink()
+    (folder / "images" / "n3.jpg").write_bytes(png(image))
+    refused(r"n3 has 2 image\(s\) and 1 mask")
+
+
+def test_empty_masks(folder):
+    empty = png(np.zeros((24, 36), np.uint8))
+    (folder / "masks" / "n2.png").write_bytes(empty)
+    everything = data.join(load(folder))
+    assert everything.masks.sum(dim=(1, 2, 3)).eq(0).tolist() == [id == "n2" for id in everything.ids]
+    for mask in (folder / "masks").iterdir():
+        mask.write_bytes(empty)
+    with pytest.raises(UserError, match="mine: no mask holds a nucleus that shows at 16 x 16"):
+        load(folder)
+
+
+def test_empty_and_tiny_folders(folder, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(UserError, match="nothing holds no images where they are looked for"):
+        load(tmp_path / "nothing")
+    for name in IDS[3:]:
+        for kind in ("images", "masks"):
+            (folder / kind / f"{name}.png").unlink()
+    assert [len(part.ids) for part in load(folder)] == [1, 1, 1]
+    for count, name in ((2, "n0"), (1, "n1")):
+        for kind in ("images", "masks"):
+            (folder / kind / f"{name}.png").unlink()
+        with pytest.raises(UserError, match=rf"has {count} image\(s\): train, val and test need at least 3"):
+            load(folder)
+
+
+# The real archive
+
+
+@pytest.fixture
+def real(monkeypatch):
+    if not REAL:
+        pytest.skip("COURSE_BBBC038_ARCHIVE is not set: no real nuclei to test on")
+    monkeypatch.setenv("COURSE_BBBC038_ARCHIVE", REAL)
+    return Path(REAL)
+
+
+@pytest.mark.real
+def test_real_archive_has_the_layout(real):
+    with data.open_archive(real) as archive:
+        samples = data.find_samples(archive.namelist(), real, mask_per_nucleus=True)
+        assert len(samples) >= 3
+        assert all(len(sample.id) == 64 for sample in samples)
+        image, labels = data._read_sample(samples[0], lambda name: data.read_entry(archive, name), real)
+    assert labels.max() == len(samples[0].masks)
+    assert image.shape[:2] == labels.shape
+
+
+@pytest.mark.real
+def test_real_images_prepare_split_and_come_back(real, tmp_path, monkeypatch):
+    """Every 16th image, at two sizes: the split does not depend on the size."""
+    with data.open_archive(real) as archive:
+        samples = data.find_samples(archive.namelist(), real, mask_per_nucleus=True)[::16]
+        names = [name for sample in samples for name in (sample.image, *sample.masks)]
+        small = pack(tmp_path / "real.zip", {name: data.read_entry(archive, name) for name in names})
+    monkeypatch.setenv("COURSE_BBBC038_ARCHIVE", str(small))
+    splits = data.load("bbbc038", 96, progress=False)
+    everything = data.join(splits)
+    assert len(everything.ids) == len(samples)
+    assert (everything.labels.amax(dim=(1, 2)) >= 1).all()
+    assert 0.05 < everything.masks.float().mean() < 0.4
+    assert same(splits, data.load("bbbc038", 96, progress=False))
+    assert [part.ids for part in data.load("bbbc038", 48, progress=False)] == [part.ids for part in splits]

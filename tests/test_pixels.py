@@ -1,0 +1,262 @@
+"""Reading images and masks of all kinds, and resizing them exactly."""
+
+import io
+import struct
+import zlib
+from collections import Counter
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from course_lib import pixels
+from course_lib.errors import UserError
+
+
+def encoded(array, kind="PNG", mode=None, **options):
+    file = io.BytesIO()
+    image = Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(file, kind, **options)
+    return file.getvalue()
+
+
+def tif(array, **options):
+    file = io.BytesIO()
+    tifffile.imwrite(file, array, **options)
+    return file.getvalue()
+
+
+def png_header(width, height, bits=8, colour=0, body=b""):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(3)
+
+
+# Values known by hand
+
+
+def test_image_pixel_is_the_mean_of_its_area():
+    image = np.array([[0, 30, 60], [90, 120, 150]], np.uint8)[..., None]
+    # three old columns make two new ones: old column 1 lies half in each
+    assert pixels.resize_image(image, 2)[..., 0].tolist() == [[10, 50], [100, 140]]
+    assert pixels.resize_image(np.array([[0, 1]], np.uint8)[..., None], 1).item() == 1  # a half rounds up
+
+
+def test_half_of_the_area_makes_a_nucleus_and_less_does_not():
+    half, less = np.zeros((2, 4, 4), np.int32)
+    half[:2, :1] = half[:2, 2:] = 1  # new pixel (0, 0) is covered by half, (0, 1) entirely
+    less[0, 0] = less[:2, 2:] = 1
+    assert pixels.resize_labels(half, 2).tolist() == [[1, 1], [0, 0]]
+    assert pixels.resize_labels(less, 2).tolist() == [[0, 1], [0, 0]]
+
+
+def test_a_pixel_belongs_to_the_nucleus_that_covers_most_of_it():
+    labels = np.array([[5, 7, 9, 3], [0, 7, 9, 3], [0, 0, 0, 0], [0, 0, 0, 0]], np.int32)
+    # left, 7 covers two quarters and 5 one; right, a draw, which the lower number wins; 9 is gone
+    assert pixels.resize_labels(labels, 2).tolist() == [[2, 1], [0, 0]]
+
+
+def test_nuclei_too_small_to_show_vanish_and_numbers_stay_without_gaps():
+    labels = np.zeros((8, 12), np.int32)
+    labels[0, 0], labels[2:6, 3:9], labels[7, 11] = 1, 2, 3
+    small = pixels.resize_labels(labels, 4)
+    assert labels.max() == 3
+    assert np.unique(small).tolist() == [0, 1]
+
+
+def test_two_thin_nuclei_together_make_one_pixel_nucleus():
+    labels = np.array([[1, 0, 0], [0, 0, 0], [2, 2, 2], [0, 0, 1]], np.int32)
+    assert pixels.resize_labels(labels, 1).item() == 0  # 5 of 12
+    labels[3, 0] = 3
+    assert pixels.resize_labels(labels, 1).item() == 1  # 6 of 12; the only one left is called 1
+
+
+# An independent reference: blow every pixel up until old and new borders meet, then look at whole blocks
+
+
+def blocks(array, size):
+    height, width = array.shape[:2]
+    large = array.repeat(size, axis=0).repeat(size, axis=1)
+    return large.reshape(size, height, size, width, *array.shape[2:]).swapaxes(1, 2)
+
+
+@pytest.mark.parametrize(("shape", "size"), [((16, 24), 10), ((9, 5), 7), ((5, 6), 8), ((13, 13), 4)])
+def test_resizing_agrees_with_counting_blocks(rng, shape, size):
+    image = rng.integers(0, 256, (*shape, 3)).astype(np.uint8)
+    means = np.floor(blocks(image.astype(int), size).sum(axis=(2, 3)) / np.prod(shape) + 0.5)
+    assert (pixels.resize_image(image, size) == means).all()
+
+    labels = rng.integers(0, 4, shape).astype(np.int32)
+    labels[0, 0] = 3
+    expected = np.zeros((size, size), int)
+    for (y, x), _ in np.ndenumerate(expected):
+        counts = Counter(blocks(labels, size)[y, x].ravel().tolist())
+        if 2 * counts.pop(0, 0) <= labels.size:
+            expected[y, x] = min(counts, key=lambda number: (-counts[number], number))
+    kept = np.unique(expected[expected > 0])
+    renumbered = np.where(expected > 0, np.searchsorted(kept, expected) + 1, 0)
+    assert pixels.resize_labels(labels, size).tolist() == renumbered.tolist()
+
+
+# Invariances
+
+
+def test_own_size_changes_nothing(rng):
+    image, labels = rng.integers(0, 256, (12, 12, 3)).astype(np.uint8), np.arange(144).reshape(12, 12)
+    assert (pixels.resize_image(image, 12) == image).all()
+    assert (pixels.resize_labels(labels, 12) == labels).all()
+    assert (pixels.resize_labels(labels + 7, 12) == labels + 1).all()  # without background, from 1
+
+
+def test_flips_commute_with_resizing(rng):
+    image, labels = rng.integers(0, 256, (16, 24, 3)).astype(np.uint8), rng.integers(0, 2, (16, 24))
+    for flip in (np.flipud, np.fliplr):
+        assert (pixels.resize_image(flip(image), 10) == flip(pixels.resize_image(image, 10))).all()
+        assert (pixels.resize_labels(flip(labels), 10) == flip(pixels.resize_labels(labels, 10))).all()
+
+
+def test_no_background_and_no_nucleus():
+    assert (pixels.resize_labels(np.zeros((6, 9), np.int32), 4) == 0).all()
+    full = pixels.resize_labels(np.full((6, 9), 8, np.int32), 4)
+    assert full.dtype == np.int32
+    assert (full == 1).all()
+
+
+# Kinds of files
+
+
+GREY = np.array([[0, 100, 200], [50, 150, 255]], np.uint8)
+RGB = np.stack([GREY, GREY // 2, 255 - GREY], axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (encoded(GREY), GREY),
+        (encoded(GREY, mode="LA"), GREY),
+        (encoded(GREY, "TIFF", compression="tiff_lzw"), GREY),
+        (tif(GREY), GREY),
+        (encoded(GREY > 99), 255 * (GREY > 99)),
+        (encoded(RGB), RGB),
+        (encoded(np.dstack([RGB, GREY])), RGB),
+        (encoded(RGB, mode="P"), np.asarray(Image.fromarray(RGB).convert("P").convert("RGB"))),
+        (encoded(GREY.astype(np.uint16) * 16 + 1000), GREY),
+        (tif(GREY.astype(np.uint16) * 16 + 1000), GREY),
+        (tif(GREY.astype(np.uint16) * 16, byteorder=">"), GREY),
+        (tif(np.dstack([GREY] * 3).astype(np.uint16) * 7, photometric="rgb"), GREY),
+        (tif(np.dstack([GREY] * 3 + [GREY * 0]).astype(np.uint16) + 9, photometric="rgb", extrasamples=[2]), GREY),
+        (tif(np.stack([GREY] * 3).astype(np.uint16), photometric="rgb", planarconfig="separate"), GREY),
+        (tif(GREY.astype(np.float32) / 255), GREY),
+        (tif(GREY.astype(np.float64) / 255), GREY),
+        (encoded(np.full((2, 3), 9, np.uint16)), np.zeros((2, 3))),
+    ],
+)
+def test_every_kind_of_image_becomes_rgb_bytes(data, expected):
+    image = pixels.read_image(data, "x")
+    assert (image.dtype, image.shape) == (np.uint8, (2, 3, 3))
+    assert (image == (expected if expected.ndim == 3 else expected[..., None])).all()
+
+
+def test_jpeg_is_read(rng):
+    image = pixels.read_image(encoded(np.full((16, 24, 3), 77, np.uint8), "JPEG"), "x.jpg")
+    assert abs(image.astype(int) - 77).max() <= 2
+
+
+TWO = np.array([[1, 1, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]], np.uint8)  # two pieces
+TWO_LABELS = [[1, 1, 0, 2], [0, 0, 0, 2], [0, 0, 0, 0]]
+NUMBERS = np.array([[7, 7, 3, 3], [0, 0, 0, 3], [0, 7, 0, 0]], np.uint8)  # touching, one in two pieces
+NUMBERS_LABELS = [[2, 2, 1, 1], [0, 0, 0, 1], [0, 2, 0, 0]]
+PALETTE = Image.fromarray(NUMBERS)
+PALETTE.putpalette(list(range(255, -1, -1)) * 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (encoded(TWO), TWO_LABELS),
+        (encoded(TWO * 255), TWO_LABELS),
+        (encoded(TWO > 0), TWO_LABELS),
+        (encoded(np.dstack([TWO * 255] * 3)), TWO_LABELS),
+        (encoded(np.dstack([TWO * 255] * 3 + [TWO])), TWO_LABELS),
+        (encoded(TWO, mode="LA"), TWO_LABELS),
+        (tif(TWO.astype(np.float32)), TWO_LABELS),
+        (encoded(np.eye(3, dtype=np.uint8)), np.eye(3)),  # corners connect
+        (encoded(NUMBERS), NUMBERS_LABELS),
+        (encoded(np.asarray(PALETTE)), NUMBERS_LABELS),
+        (tif(NUMBERS.astype(np.uint16) * 9000), NUMBERS_LABELS),
+        (tif(NUMBERS.astype(np.int32) * 2**28), NUMBERS_LABELS),
+        (tif(NUMBERS.astype(np.int64)), NUMBERS_LABELS),
+        (encoded(np.zeros((3, 4), np.uint8)), np.zeros((3, 4))),
+        (encoded(np.kron(TWO, np.full((9, 9), 255, np.uint8)), "JPEG"), np.kron(TWO_LABELS, np.ones((9, 9)))),
+    ],
+)
+def test_every_kind_of_mask_becomes_labels(data, expected):
+    labels = pixels.label_mask(pixels.read_mask(data, "x"), "x")
+    assert labels.dtype == np.int32
+    assert labels.tolist() == np.asarray(expected).tolist()
+
+
+def test_a_palette_mask_gives_its_indices():
+    file = io.BytesIO()
+    PALETTE.save(file, "PNG")
+    assert (pixels.read_mask(file.getvalue(), "x") == NUMBERS).all()
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "a.png cannot be read as a png"),
+        (b"not an image", "a.png cannot be read as a png"),
+        (encoded(RGB)[:-30], "a.png cannot be read as a png"),
+        (tif(GREY)[:-4], "a.png cannot be read as a png"),
+        (encoded(GREY, "GIF"), "a.png cannot be read as a png"),
+        (png_header(2, 1, 16, 2, bytes(13)), "16-bit colour: as tif only"),
+        (png_header(8193, 8192), "a.png announces 8193 x 8192 pixels: cut it"),
+        (png_header(65000, 65000), "a.png announces too many pixels: cut it"),
+        (tif(np.zeros((2, 5, 6), np.uint8), photometric="minisblack"), "a.png holds 2 images: save one"),
+        (tif(np.zeros((2, 5, 6), np.float64), photometric="minisblack"), "a.png holds 2 images: save one"),
+        (tif(np.full((4, 4), np.nan, np.float32)), "a.png holds values that are not finite"),
+        (tif(np.zeros((4, 4, 5), np.uint16), photometric="minisblack", planarconfig="contig"), "has shape"),
+    ],
+)
+def test_images_that_are_refused(data, message):
+    with pytest.raises(UserError, match=message):
+        pixels.read_image(data, "a.png")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (encoded(RGB), "a.png is a mask in colour: save one channel"),
+        (tif(np.array([[0, 0.5]], np.float32)), "a.png is a mask with fractions"),
+        (tif(np.array([[0, np.nan]], np.float32)), "a.png is a mask with fractions"),
+        (tif(np.array([[0, -1]], np.int16)), "a.png is a mask with fractions or negative values"),
+        (encoded(TWO)[:-30], "a.png cannot be read"),
+    ],
+)
+def test_masks_that_are_refused(data, message):
+    with pytest.raises(UserError, match=message):
+        pixels.read_mask(data, "a.png")
+
+
+def test_a_mask_with_grey_borders_is_refused():
+    for radius in (4, 12):
+        disk = Image.fromarray(np.uint8(np.hypot(*np.mgrid[-40:40, -40:40]) < radius) * 255)
+        smooth = disk.resize((61, 67), Image.Resampling.BICUBIC)
+        lossy = Image.open(io.BytesIO(encoded(np.asarray(disk), "JPEG")))  # then saved as png
+        for mask in (smooth, lossy):
+            with pytest.raises(UserError, match=r"m\.png is a mask with grey borders"):
+                pixels.label_mask(np.asarray(mask), "m.png")
+    many = np.arange(256, dtype=np.uint8).reshape(16, 16)  # 255 honest instances are no such thing
+    assert pixels.label_mask(many, "m.png").max() == 255

@@ -1,0 +1,218 @@
+"""The loop: what it yields, that it is the plain loop, that it resumes bit for bit, what it refuses."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from course_lib import augment
+from course_lib.checkpoint import same_weights
+from course_lib.data import split
+from course_lib.errors import UserError
+from course_lib.grid import NestedUNet
+from course_lib.losses import bce_dice, lovasz_hinge
+from course_lib.metrics import count, iou
+from course_lib.setting import Setting
+from course_lib.train import Recipe, batches, evaluate, fit, one_cycle
+
+WIDTHS = (4, 6, 10)
+
+
+@pytest.fixture(scope="module")
+def splits():
+    """Bright squares on a dark ground: 35 images of 16x16."""
+    rng = np.random.default_rng(0)
+    labels = np.zeros((35, 16, 16), np.int32)
+    for n, (y, x) in enumerate(rng.integers(1, 9, (35, 2))):
+        labels[n, y : y + 6, x : x + 5] = 1
+    images = np.clip(60 + 120 * labels + rng.normal(0, 20, labels.shape), 0, 255).astype(np.uint8)
+    return split(np.stack([images] * 3, axis=-1), labels, [f"square-{n}" for n in range(35)])
+
+
+def make(seed=0, **options):
+    torch.manual_seed(seed)
+    return NestedUNet(widths=WIDTHS, **({"deep_supervision": True} | options))
+
+
+def without_seconds(rows):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def test_a_row_an_epoch_with_the_promised_keys(splits):
+    rows = list(fit(make(), splits, epochs=2))
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert all(list(row) == ["epoch", "loss", "val_iou", "val_dice", "lr", "seconds"] for row in rows)
+
+
+@pytest.mark.parametrize("wiring", ["unet", "unet-e", "unet+", "unet++"])
+def test_every_wiring_learns_the_squares(splits, wiring):
+    net = make(wiring=wiring, deep_supervision=wiring != "unet")
+    rows = list(fit(net, splits, epochs=20, recipe=Recipe(batch_size=4, lr=1e-2)))
+    assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
+    assert rows[-1]["val_iou"] > 0.8
+
+
+def test_fit_is_the_plain_loop(splits):
+    """The same net, written out without anything of `fit`, ends with the same weights and losses."""
+    recipe, epochs = Recipe(batch_size=5), 3
+    plain, images, masks = make(), splits.train.images, splits.train.masks
+    optimiser = torch.optim.AdamW(plain.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    schedule = LambdaLR(optimiser, lambda step: one_cycle(step / (epochs * (len(images) // 5))))
+    generator, means = torch.Generator().manual_seed(7), []
+    for _ in range(epochs):
+        plain.train()
+        order, losses = torch.randperm(len(images), generator=generator), []
+        for start in range(0, len(images) - 4, 5):
+            chosen = order[start : start + 5]
+            x, y = augment.apply(images[chosen] / 255, masks[chosen].float(), augment.draw(5, generator))
+            loss = sum(bce_dice(logits, y) for logits in plain(x)) / 2
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            losses.append(loss.item())
+        means.append(sum(losses) / len(losses))
+    net = make()
+    rows = list(fit(net, splits, epochs=epochs, seed=7, recipe=recipe))
+    assert [row["loss"] for row in rows] == pytest.approx(means, abs=1e-6)
+    assert same_weights(net, plain)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(splits):
+    first, second, other = make(), make(), make()
+    rows = [
+        without_seconds(fit(net, splits, epochs=2, seed=seed)) for net, seed in ((first, 0), (second, 0), (other, 1))
+    ]
+    assert rows[0] == rows[1] and same_weights(first, second)
+    assert rows[0] != rows[2] and not same_weights(first, other)
+
+
+def test_validation_scores_are_pooled_scores_of_the_mean_of_heads(splits):
+    net = make()
+    row = list(fit(net, splits, epochs=8, recipe=Recipe(batch_size=4)))[-1]
+    with torch.no_grad():
+        mean = torch.stack([logits.sigmoid() for logits in net(splits.val.images / 255)]).mean(0)
+    found = count(mean > 0.5, splits.val.masks)
+    assert row["val_iou"] == pytest.approx(iou(found.pooled()).item())
+    assert row["val_iou"] != pytest.approx(iou(found).mean().item())
+    assert evaluate(net, splits.val)["iou_pooled"] == pytest.approx(row["val_iou"])
+    assert evaluate(net, splits.val, head=1)["iou_pooled"] != pytest.approx(row["val_iou"])
+
+
+def test_a_plain_net_that_returns_one_tensor_trains_too(splits):
+    rows = list(fit(nn.Conv2d(3, 1, 3, padding=1), splits, epochs=2))
+    assert rows[1]["loss"] < rows[0]["loss"]
+
+
+def test_batches_cover_the_data_once_and_drop_the_incomplete_one(splits):
+    part = splits.train
+    seen = torch.cat([images for images, _ in batches(part, 4, torch.Generator().manual_seed(0), changed=False)])
+    assert len(seen) == len(part.ids) // 4 * 4
+    drawn = {image.numpy().tobytes() for image in (seen * 255).round().to(torch.uint8)}
+    assert len(drawn) == len(seen) and drawn <= {image.numpy().tobytes() for image in part.images}
+
+
+def test_one_cycle_rises_and_falls_to_zero():
+    values = [one_cycle(n / 100) for n in range(101)]
+    assert max(values) == values[20] == 1 and values[100] == pytest.approx(0, abs=1e-12)
+    assert values[:21] == sorted(values[:21]) and values[20:] == sorted(values[20:], reverse=True)
+
+
+def test_weights_only_change_in_rounding_with_the_setting(splits):
+    plain, laid_out = make(), make()
+    rows = [list(fit(net, splits, epochs=1, setting=setting)) for net, setting in
+            ((plain, Setting()), (laid_out, Setting(channels_last=True)))]  # fmt: skip
+    assert rows[0][0]["loss"] == pytest.approx(rows[1][0]["loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize("setting", [Setting(), Setting(precision="bf16", channels_last=True)])
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_a_run_resumed_from_its_checkpoint_ends_bit_identical(splits, tmp_path, setting, stop_after):
+    whole, path = make(), tmp_path / "run" / "checkpoint.pt"
+    rows = list(fit(whole, splits, epochs=3, setting=setting))
+    stopped = fit(make(), splits, epochs=3, setting=setting, checkpoint=path)
+    list(itertools.islice(stopped, stop_after))
+    stopped.close()
+    torch.manual_seed(99)  # a new process has another random state, and its own weights until it loads
+    resumed = make(seed=5)
+    again = list(fit(resumed, splits, epochs=3, setting=setting, checkpoint=path))
+    assert same_weights(whole, resumed)
+    assert without_seconds(again) == without_seconds(rows)
+
+
+def test_a_finished_run_yields_its_rows_and_trains_no_more(splits, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    rows = list(fit(make(), splits, epochs=2, checkpoint=path))
+    before = path.read_bytes()
+    assert list(fit(make(), splits, epochs=2, checkpoint=path)) == rows
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"epochs": 3}, "epochs was 2, is 3"),
+        ({"seed": 1}, "seed was 0, is 1"),
+        ({"recipe": Recipe(lr=1e-3)}, "lr was 0.005, is 0.001"),
+        ({"recipe": Recipe(loss=lovasz_hinge)}, "loss was bce_dice, is lovasz_hinge"),
+        ({"setting": Setting(precision="bf16")}, "precision was fp32, is bf16"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_by_name(splits, tmp_path, change, named):
+    path = tmp_path / "checkpoint.pt"
+    list(fit(make(), splits, epochs=2, checkpoint=path))
+    with pytest.raises(UserError, match=named):
+        list(fit(make(), splits, **({"epochs": 2} | change), checkpoint=path))
+
+
+def test_a_checkpoint_of_another_net_or_data_set_is_refused(splits, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    list(fit(make(), splits, epochs=1, checkpoint=path))
+    with pytest.raises(UserError, match=r"net was .*unet\+\+.*, is .*unet-e"):
+        list(fit(make(wiring="unet-e"), splits, epochs=1, checkpoint=path))
+    renamed = splits._replace(train=splits.train._replace(ids=[f"{name}x" for name in splits.train.ids]))
+    with pytest.raises(UserError, match="data was"):
+        list(fit(make(), renamed, epochs=1, checkpoint=path))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+def test_a_damaged_checkpoint_is_refused_in_a_sentence(splits, tmp_path, content):
+    path = tmp_path / "checkpoint.pt"
+    list(fit(make(), splits, epochs=1, checkpoint=path))
+    path.write_bytes(path.read_bytes()[:2000] if content is None else content)
+    with pytest.raises(UserError, match=r"checkpoint\.pt is damaged"):
+        list(fit(make(), splits, epochs=1, checkpoint=path))
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(splits, tmp_path):
+    def breaks(logits, target):
+        breaks.calls += 1
+        return bce_dice(logits, target) * (float("nan") if breaks.calls == 2 * 2 + 2 + 1 else 1)
+
+    breaks.calls, path, kept = 0, tmp_path / "checkpoint.pt", None
+    recipe = Recipe(batch_size=10, loss=breaks)  # 2 batches an epoch, 2 heads: call 7 is epoch 2, batch 2
+    with pytest.raises(UserError, match="epoch 2 at batch 2"):
+        for _ in fit(make(), splits, epochs=3, recipe=recipe, checkpoint=path):
+            kept = path.read_bytes()
+    assert path.read_bytes() == kept
+
+
+def test_the_net_is_in_evaluation_mode_when_a_row_comes(splits, tmp_path):
+    net = make()
+    for _ in fit(net, splits, epochs=2, checkpoint=tmp_path / "c.pt"):
+        assert not net.training
+    again = make()
+    next(fit(again, splits, epochs=2, checkpoint=tmp_path / "c.pt"))
+    assert not again.training
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_training_on_a_gpu_learns_the_squares(splits, precision):
+    rows = list(fit(make(), splits, epochs=20, recipe=Recipe(batch_size=4, lr=1e-2),
+                    setting=Setting("cuda", precision, channels_last=True)))  # fmt: skip
+    assert rows[-1]["val_iou"] > 0.8
