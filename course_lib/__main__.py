@@ -83,16 +83,16 @@ def train(options: argparse.Namespace) -> None:
     """Train one net; write model.pt, checkpoint.pt, log.csv and metrics.json. The same call resumes."""
     distributed.start()
     first = distributed.rank() == 0
+    setting, recipe = _setting(options), Recipe(batch_size=options.batch_size, lr=options.lr)
+    torch.manual_seed(options.seed)
+    net = NestedUNet(widths=options.widths, wiring=options.wiring, deep_supervision=options.deep_supervision)
+    net.check_shape((1, 3, options.size, options.size))
     if first:  # prepares the cache that the others then read
         splits = data.load(options.data, options.size)
     distributed.wait()
     if not first:
         splits = data.load(options.data, options.size, progress=False)
     out = Path(options.out)
-    setting = _setting(options)
-    recipe = Recipe(batch_size=options.batch_size, lr=options.lr)
-    torch.manual_seed(options.seed)
-    net = NestedUNet(widths=options.widths, wiring=options.wiring, deep_supervision=options.deep_supervision)
     rows: list[Row] = []
     for row in fit(
         net,
@@ -159,7 +159,7 @@ def _predict_one(net: NestedUNet, image: np.ndarray, size: int | None, options: 
     """The probability map (H, W). A net trained on images resized to `size` sees this one resized as well."""
     height, width = image.shape[:2]
     seen = image if size is None else pixels.resize_image(image, size)
-    tensor = torch.from_numpy(seen).permute(2, 0, 1)
+    tensor = torch.tensor(seen).permute(2, 0, 1)
     found = predict(net, tensor, head=options.head, setting=_setting(options))[:1]
     if size is not None:
         found = torch.nn.functional.interpolate(found[None], (height, width), mode="bilinear")[0]

@@ -95,6 +95,10 @@ def check_unet(cls: Callable[[int, int, tuple[int, ...]], nn.Module]) -> None:
     """`cls(in_channels, classes, widths)`: a U-Net of `VGGBlock`s that returns logits at the size of the input."""
     widths, image = (4, 6, 10), torch.randn(2, 3, 16, 24)
     net = cls(3, 2, widths)
+    for name, value in vars(net).items():
+        assert not (isinstance(value, list | tuple) and any(isinstance(block, nn.Module) for block in value)), (
+            f"self.{name} is a plain list, whose blocks no optimiser would find: make it an nn.ModuleList"
+        )
     sizes, logits = _sizes_of_feature_maps(net, image)
     assert isinstance(logits, Tensor), f"a tensor of logits is wanted, this is {type(logits).__name__}"
     assert logits.shape == (2, 2, 16, 24), (
@@ -105,6 +109,7 @@ def check_unet(cls: Callable[[int, int, tuple[int, ...]], nn.Module]) -> None:
         f"the smallest feature map of 16x24 is {smallest[0]}x{smallest[1]}: with three widths the image is halved "
         "twice, to 4x6, and the first block works at full size"
     )
+    assert logits.any(), "every logit is 0: does the last line return what the decoder made?"
     assert logits.min() < 0 or logits.max() > 1, (
         "all values lie between 0 and 1: return logits, the loss takes the sigmoid by itself"
     )
@@ -132,7 +137,13 @@ def check_training_step(fn: Callable[[nn.Module, torch.optim.Optimizer, Tensor, 
         losses = [step(net, optimiser, images, masks) for _ in range(3)]
         return losses, net.weight.detach()
 
-    losses, weights = train(fn)
+    try:
+        losses, weights = train(fn)
+    except RuntimeError as problem:
+        assert "modified by an inplace operation" not in str(problem), (
+            "the weights change before loss.backward() has used them: call optimiser.step() after it"
+        )
+        raise
     start = train(lambda *_: None)[1]
     assert all(loss is not None for loss in losses), "it returns nothing: return the loss as a number"
     assert not any(isinstance(loss, Tensor) and loss.requires_grad for loss in losses), (
@@ -167,13 +178,6 @@ def _without_zero_grad(net, optimiser, images, masks) -> None:
     optimiser.step()
 
 
-def _step_before_backward(net, optimiser, images, masks) -> None:
-    loss = bce_dice(net(images), masks)
-    optimiser.step()
-    optimiser.zero_grad()
-    loss.backward()
-
-
 def _sigmoid_twice(net, optimiser, images, masks) -> None:
     loss = bce_dice(net(images).sigmoid(), masks)
     optimiser.zero_grad()
@@ -183,7 +187,6 @@ def _sigmoid_twice(net, optimiser, images, masks) -> None:
 
 _MISTAKEN_STEPS = {
     _without_zero_grad: "gradients of earlier steps add up: call optimiser.zero_grad() before loss.backward()",
-    _step_before_backward: "the step uses the gradient of the batch before: call optimiser.step() after backward()",
     _sigmoid_twice: "bce_dice takes logits and applies the sigmoid itself: give it the net's output as it is",
 }
 
@@ -196,7 +199,7 @@ def _sizes_of_feature_maps(net: nn.Module, image: Tensor) -> tuple[set[tuple[int
         for module in net.modules()
         if isinstance(module, nn.Conv2d)
     ]
-    assert hooks, "it holds no convolution: are the blocks in a plain list? Use nn.ModuleList"
+    assert hooks, "it holds no convolution: build it from VGGBlock"
     output = net(image)
     for hook in hooks:
         hook.remove()
@@ -220,7 +223,7 @@ def _assert_every_channel_is_used(net: nn.Module, image: Tensor) -> None:
 
 def _assert_gradients_are_true(net: nn.Module, image: Tensor) -> None:
     """Autograd against the difference quotient: they part where something was detached."""
-    net = net.double().eval()
+    net = net.to(torch.float64).eval()
     image, direction = image.double(), torch.randn_like(image.double())
 
     def output(t: Tensor) -> Tensor:
@@ -231,7 +234,7 @@ def _assert_gradients_are_true(net: nn.Module, image: Tensor) -> None:
     h = 1e-6
     with torch.no_grad():
         quotient = (output(torch.tensor(h)) - output(torch.tensor(-h))) / (2 * h)
-    net.float().train()
+    net.to(torch.float32).train()
     assert torch.allclose(slope, quotient, rtol=1e-3), (
         "backward() misses a path that forward() uses: is a skip connection detached, or made under no_grad?"
     )

@@ -6,7 +6,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.nn.parallel import DistributedDataParallel
 
 
 def start() -> None:
@@ -52,20 +51,30 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
-def share(net: nn.Module) -> nn.Module:
-    """The net with gradients averaged and batch statistics taken over all processes.
+def share(net: nn.Module) -> None:
+    """Start from the first process's weights, and take batch statistics over all processes from now on.
 
-    N processes with a batch of B / N each then do what one does with a batch of B. Batch norm would
-    otherwise see B / N images, which is another network.
+    With `average_gradients` after every backward pass, N processes with a batch of B / N each then do what one
+    does with a batch of B. Plain batch norm would see B / N images, which is another network.
     """
     if size() == 1:
-        return net
+        return
+    for value in net.state_dict().values():
+        dist.broadcast(value, src=0)
     for module in list(net.modules()):
         for name, child in module.named_children():
             if type(child) is nn.BatchNorm2d:
                 setattr(module, name, GlobalBatchNorm.of(child))
-    # Some wirings have nodes that no head reads: static_graph lets them stay without a gradient.
-    return DistributedDataParallel(net, broadcast_buffers=False, static_graph=True)
+
+
+def average_gradients(net: nn.Module) -> None:
+    """Replace every gradient by its mean over the processes: one message with all of them."""
+    if size() == 1:
+        return
+    gradients = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
+    mean = total(torch.cat([gradient.flatten() for gradient in gradients])) / size()
+    for gradient, part in zip(gradients, mean.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
 
 
 class GlobalBatchNorm(nn.BatchNorm2d):

@@ -111,7 +111,7 @@ class NestedUNet(nn.Module):
         Raises:
             UserError (a ValueError): another number of channels, or H or W not divisible by 2**depth.
         """
-        self._refuse_misfits(image)
+        self.check_shape(image.shape)
         x: dict[tuple[int, int], Tensor] = {}
         for i, j in self.nodes:
             if j > 0:
@@ -140,13 +140,18 @@ class NestedUNet(nn.Module):
         pruned.load_state_dict({name: weights[name].clone() for name in pruned.state_dict()}, assign=True)
         return pruned.train(self.training)
 
-    def _refuse_misfits(self, image: Tensor) -> None:
-        channels, (height, width) = image.shape[1], image.shape[2:]
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """Whether images of shape (N, channels, H, W) fit.
+
+        Raises:
+            UserError (a ValueError): another number of channels, or H or W not divisible by 2**depth.
+        """
+        _, channels, height, width = shape
         if channels != self.config["in_channels"]:
             wanted = self.config["in_channels"]
             raise UserError(f"the image has {channels} channels and this net takes {wanted}: convert it first")
         if height % 2**self.depth or width % 2**self.depth:
             raise UserError(
-                f"{height}x{width} cannot be halved {self.depth} times: pad it to multiples of "
+                f"{height}x{width} cannot be halved {self.depth} times: resize or pad it to multiples of "
                 f"{2**self.depth}, or call course_lib.predict.predict, which pads by itself"
             )

@@ -33,6 +33,8 @@ class Recipe:
         batch_size: images a step, over all processes together.
         lr: highest learning rate of AdamW; `one_cycle` leads up to it and down to zero.
         weight_decay: of AdamW.
+        eps: of AdamW. A bias in front of batch norm changes nothing, so its gradient is rounding noise. The usual
+            1e-8 would blow this noise up to full steps, and the running means would lag behind them.
         loss: of one head's logits and the mask; its mean over the heads is minimised.
         augment: whether each batch is changed at random (see `augment`).
     """
@@ -40,6 +42,7 @@ class Recipe:
     batch_size: int = 8
     lr: float = 5e-3
     weight_decay: float = 1e-2
+    eps: float = 1e-5
     loss: Loss = bce_dice
     augment: bool = True
 
@@ -79,9 +82,10 @@ def fit(
     if batch_size % distributed.size():
         raise UserError(f"batch_size {batch_size} cannot be dealt to {distributed.size()} processes: use a multiple")
 
-    model = setting.compiled(distributed.share(setting.place(net)))
+    distributed.share(setting.place(net))
+    model = setting.compiled(net)
     loss_of = deep_supervision(recipe.loss)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    optimiser = make_optimiser(net, recipe)
     steps = epochs * (len(train.ids) // batch_size)
     schedule = LambdaLR(optimiser, lambda step: one_cycle(step / steps))
     scaler = torch.amp.GradScaler(device.type, enabled=setting.precision == "fp16")
@@ -103,6 +107,7 @@ def fit(
                 loss = loss_of(setting.forward(model, images), masks)
                 optimiser.zero_grad()
                 scaler.scale(loss).backward()
+                distributed.average_gradients(net)
                 scaler.step(optimiser)
                 scaler.update()
                 lr = schedule.get_last_lr()[0]
@@ -118,6 +123,11 @@ def fit(
             state = {name: part.state_dict() for name, part in parts.items()}
             save(state | {"generator": generator.get_state(), "rows": rows, "run": run}, checkpoint)
         yield rows[-1]
+
+
+def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW as the recipe says."""
+    return torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, eps=recipe.eps)
 
 
 def one_cycle(progress: float) -> float:

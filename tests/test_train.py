@@ -59,7 +59,7 @@ def test_fit_is_the_plain_loop(splits):
     """The same net, written out without anything of `fit`, ends with the same weights and losses."""
     recipe, epochs = Recipe(batch_size=5), 3
     plain, images, masks = make(), splits.train.images, splits.train.masks
-    optimiser = torch.optim.AdamW(plain.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    optimiser = torch.optim.AdamW(plain.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, eps=1e-5)
     schedule = LambdaLR(optimiser, lambda step: one_cycle(step / (epochs * (len(images) // 5))))
     generator, means = torch.Generator().manual_seed(7), []
     for _ in range(epochs):

@@ -1,0 +1,55 @@
+# make course | test | lab          what a newcomer types; each makes .venv first
+# make notebooks | lint | data | clean
+# make course CPU=1                 on Linux: PyTorch without CUDA, 200 MB instead of 3 GB
+# make notebooks ONLY="04 05"       these lessons only
+PYTHON ?= python3
+JOBS ?= 2
+CONSTRAINTS ?= -c constraints.txt
+comma := ,
+EXTRAS := notebooks,test$(if $(COURSE_REQUIRE_BROWSER),$(comma)browser)
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+READY := .venv/ready-$(subst $(comma),-,$(EXTRAS))
+LESSONS := $(sort $(wildcard notebooks/*.ipynb))
+
+.PHONY: course test lab notebooks lint data clean
+
+course: $(READY)
+	$(BIN)/python -m course_lib run --out build/course
+
+test: lint
+	$(BIN)/python -m pytest tests -m "not browser" -n $(JOBS) --dist loadfile
+ifneq ($(LESSONS),)
+	env -u COURSE_BBBC038_ARCHIVE COURSE_PRESET=smoke OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax \
+	  --nbval-current-env --nbval-cell-timeout 300 -n $(JOBS) --dist loadfile -p no:cacheprovider $(LESSONS)
+endif
+ifneq ($(wildcard tests/browser),)
+	$(BIN)/python -m pytest tests/browser
+endif
+
+lab: $(READY)
+	$(BIN)/python -m jupyter lab notebooks/exercises
+
+notebooks: $(READY)
+	$(BIN)/python tools/build_notebooks.py $(if $(ONLY),--only $(ONLY))
+
+lint: $(READY)
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/ruff check --quiet
+	$(BIN)/python tools/lint_notebooks.py
+	$(BIN)/python tools/build_notebooks.py --check
+
+data: $(READY)
+	$(BIN)/python -m course_lib data bbbc038
+
+clean: # .venv and data/cache stay: they cost a download
+	rm -rf build dist .pytest_cache .ruff_cache
+	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "The course needs \
+	Python 3.11 or newer, and $(PYTHON) is not: install one from python.org, then type make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "venv is missing: on Debian and Ubuntu, type sudo apt install python3-venv"; exit 1; }
+	@echo "Installing into .venv (once; some minutes)"
+	$(if $(CPU),@$(BIN)/python -m pip install -q $(CONSTRAINTS) torch --index-url https://download.pytorch.org/whl/cpu)
+	@$(BIN)/python -m pip install -q $(CONSTRAINTS) -e ".[$(EXTRAS)]"
+	@touch $@

@@ -1,0 +1,371 @@
+# %% [markdown]
+# # What do skip connections carry?
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({{COLAB}})
+#
+# Lesson 03 went down and came up again, and lost the borders on the way. U-Net's answer is one line of code: at
+# every size, hand the decoder what the encoder saw at that size. This lesson builds U-Net, trains it with a loop
+# you can read in one breath, and then takes the connections away one by one to see what they carried.
+#
+# You will be able to
+#
+# - write U-Net of any depth in fourteen lines,
+# - write a training step, and say what happens when a line of it is missing,
+# - find out what a part of a net is good for: cut it after training, train without it, and compare.
+#
+# Two cores need about three minutes, a GPU two.
+
+# %% tags=["setup", "nbval-ignore-output"]
+import importlib.util
+import subprocess
+import sys
+
+REPO, REF = "{{REPO}}", "{{REF}}"
+if importlib.util.find_spec("course_lib") is None:
+    if "google.colab" not in sys.modules:
+        raise ModuleNotFoundError(
+            "course_lib is not installed: type `pip install -e '.[notebooks]'` in the folder of the course"
+        )
+    # --no-deps: Colab has all that the course needs, and its torch stays as it is.
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
+    if subprocess.run(pip).returncode != 0:
+        raise ConnectionError(f"{REPO} could not be fetched: check the network and run this cell again")
+
+# %%
+from itertools import islice, pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from course_lib import data, presets, show
+from course_lib.baseline import otsu_masks
+from course_lib.checks import check_training_step, check_unet, expect
+from course_lib.grid import NestedUNet, VGGBlock
+from course_lib.losses import bce_dice
+from course_lib.measure import parameters
+from course_lib.metrics import boundary_iou, count, iou
+from course_lib.predict import probabilities
+from course_lib.results import load_results, record, table
+from course_lib.setting import Setting, torch_device
+from course_lib.train import Recipe, batches, evaluate, fit, make_optimiser, one_cycle
+
+# %% tags=["parameters"]
+PRESET = "auto"  # or "smoke", "laptop", "gpu"
+DATA = "auto"  # or "synthetic", "bbbc038", a folder
+EPOCHS = 0  # 0: as many as the preset says
+SEED = 0
+
+# %% tags=["timing"]
+sizes = presets.sizes(PRESET)
+epochs, device = EPOCHS or sizes.epochs, torch_device("auto")
+name = data.best_at_hand() if DATA == "auto" else DATA
+print(f"preset {presets.resolve(PRESET)}: {sizes}")
+print(f"images: {name}")
+
+# %% [markdown]
+# The images are real nuclei (BBBC038, the 2018 Data Science Bowl) where their archive is on this machine, and
+# the built-in ones elsewhere. The line above says which. Nothing is downloaded behind your back: `make data`
+# fetches the archive. The outputs stored in this notebook were made with the built-in images.
+
+# %%
+splits = data.load(name, sizes.size, count=sizes.images, seed=SEED)
+val = splits.val
+otsu_iou = iou(count(otsu_masks(val), val.masks).pooled()).item()
+figure = show.overlay(val.images[:4], val.masks[:4], titles=[f"{n} nuclei" for n in val.labels[:4].amax((1, 2))])
+show.display(figure, alt="Four images with the true outlines of their nuclei; titles count the nuclei.")
+print(f"baseline, one Otsu threshold an image: pooled IoU {otsu_iou:.3f}")
+
+# %% [markdown]
+# ## What is a skip connection?
+#
+# The encoder makes features $x^{i,0}$, one row $i$ for each halving $D$. The decoder goes back up: it doubles
+# ($U$) what comes from below, **and reads the encoder's features of its own row beside it**:
+#
+# $$x^{i,0} = H(D(x^{i-1,0})), \qquad x^{i,j} = H([\,x^{i,0},\; U(x^{i+1,j-1})\,]), \quad i + j = L.$$
+#
+# $H$ is the block of lesson 02, two convolutions with batch norm and ReLU. The bracket puts channels side by side;
+# nothing is added up. $L$ is the depth. The grey arrows of the figure are the skip connections.
+
+# %%
+figure = show.grid(NestedUNet(wiring="unet"), title="U-Net, depth 4")
+show.display(figure, alt="U-Net: five encoder nodes down the left, four decoder nodes up to the right, four skips.")
+
+# %% [markdown]
+# ### Exercise 1: U-Net (20 minutes, medium)
+#
+# Write it. `pairwise((3, 8, 16))` gives (3, 8) and (8, 16), which is handy for channels. Up-sample with
+# `F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)`.
+#
+# <details><summary>Hint 1: which blocks</summary>The encoder has a block for each width, from the one before. The
+# decoder has one less; its input holds the channels of its own row and of the row below.
+# <details><summary>Hint 2: how to remember</summary>Append every encoder output to a list. The last one is where
+# the way up begins; the others are the skips, read from the back.
+# <details><summary>Hint 3: the line of the decoder</summary>
+# <code>x = block(torch.cat([skip, up(x)], dim=1))</code></details></details></details>
+
+
+# %% tags=["exercise"]
+class UNet(nn.Module):
+    def __init__(self, in_channels, classes, widths):
+        super().__init__()
+        self.down = nn.ModuleList(VGGBlock(a, b) for a, b in pairwise((in_channels, *widths)))
+        self.up = nn.ModuleList(VGGBlock(a + b, b) for a, b in pairwise(widths[::-1]))
+        self.head = nn.Conv2d(widths[0], classes, kernel_size=1)
+
+    def forward(self, image):
+        """(N, in_channels, H, W) -> logits (N, classes, H, W)."""
+        ### BEGIN SOLUTION
+        x, skips = image, []
+        for i, block in enumerate(self.down):
+            x = block(F.max_pool2d(x, 2) if i > 0 else x)  # x^{i,0}
+            skips.append(x)
+        for block, skip in zip(self.up, skips[-2::-1]):
+            up = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+            x = block(torch.cat([skip, up], dim=1))  # x^{i,j}, i + j = L
+        return self.head(x)
+        ### END SOLUTION
+
+
+# %%
+check_unet(UNet)
+
+# %% [markdown]
+# The check looked at more than shapes: that the skips carry something, that gradients flow back through them, that
+# the image is halved often enough. At the published widths the count of weights is a fact.
+
+# %% tags=["nbval-check-output"]
+print(f"{parameters(UNet(3, 1, (32, 64, 128, 256, 512))):,} weights")
+print(f"{parameters(NestedUNet(wiring='unet')):,} in course_lib's grid with the wiring 'unet'")
+
+# %% [markdown]
+# ## What is one step of training?
+#
+# The loss says how wrong the logits are: half the binary cross entropy plus one minus the soft Dice of each image
+# (`bce_dice`; lesson 01 takes it apart). A step asks for its gradient and moves every weight a little against it.
+#
+# ### Exercise 2: the step (10 minutes, easy)
+#
+# <details><summary>Hint 1: the order</summary>Forward, loss, forget old gradients, backward, step.
+# <details><summary>Hint 2: the value</summary>The loss is a tensor that remembers how it was made.
+# <code>.item()</code> gives the bare number.</details></details>
+
+
+# %% tags=["exercise"]
+def train_step(net, optimiser, images, masks):
+    """One step on images (N, 3, H, W) in 0..1 and masks (N, 1, H, W); returns the loss as a number."""
+    ### BEGIN SOLUTION
+    loss = bce_dice(net(images), masks)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.item()
+    ### END SOLUTION
+
+
+# %%
+check_training_step(train_step)
+
+# %% [markdown]
+# ## What is a training?
+#
+# Ten lines around that step. `batches` shuffles, flips, turns and shifts the images with a generator of ours, so the
+# same seed gives the same batches. `one_cycle` lets the learning rate rise and fall.
+
+# %%
+recipe = Recipe()
+part = splits.train._replace(images=splits.train.images.to(device), masks=splits.train.masks.to(device))
+steps = epochs * (len(part.ids) // recipe.batch_size)
+torch.manual_seed(SEED)
+net = UNet(3, 1, sizes.widths).to(device)
+optimiser = make_optimiser(net, recipe)  # AdamW
+schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: one_cycle(step / steps))
+
+# %%
+generator, losses = torch.Generator().manual_seed(SEED), []
+net.train()
+for _ in range(epochs):
+    losses.append([])
+    for images, masks in batches(part, recipe.batch_size, generator):
+        losses[-1].append(train_step(net, optimiser, images, masks))
+        schedule.step()
+by_hand = [sum(epoch) / len(epoch) for epoch in losses]
+print(f"loss of the first epoch {by_hand[0]:.3f}, of the last {by_hand[-1]:.3f}")
+assert by_hand[-1] < by_hand[0]
+
+# %% [markdown]
+# From here on the course calls `fit`, which is this loop with a validation score, a checkpoint and a clock. That it
+# is the same loop is not a promise: started from the same weights it must give the same losses.
+
+# %% tags=["nbval-check-output"]
+torch.manual_seed(SEED)
+again = UNet(3, 1, sizes.widths)
+rows = list(islice(fit(again, splits, epochs=epochs, seed=SEED), 2))
+expect("by hand minus fit, epoch 1", by_hand[0] - rows[0]["loss"], 0, tol=1e-5)
+expect("by hand minus fit, epoch 2", by_hand[1] - rows[1]["loss"], 0, tol=1e-5)
+
+# %% [markdown]
+# ## Is it better than a threshold?
+#
+# **Predict first.** Otsu's score stands at the top. How far will U-Net get, and in which images will it fail?
+
+# %%
+scores = evaluate(net, val)
+print(table([{"method": "Otsu", "pooled IoU": otsu_iou}, {"method": "U-Net", "pooled IoU": scores["iou_pooled"]}]))
+assert scores["iou_pooled"] > otsu_iou
+
+# %%
+predicted = probabilities(net, val.images) > 0.5
+each = iou(count(predicted, val.masks))
+worst = each.argsort()[:4]
+titles = [f"IoU {each[n]:.2f}" for n in worst]
+figure = show.error_map(val.images[worst], val.masks[worst], predicted[worst], titles=titles)
+show.display(figure, alt="Error maps of the four worst images of U-Net, missed in blue, invented in orange.")
+
+# %% [markdown]
+# The mean hides these four. Look at what they share before you blame the net: little contrast, much blur, or a truth
+# that one could argue about.
+#
+# ## What does each skip carry?
+#
+# Two different questions are easily mixed up.
+#
+# 1. What does this **trained** net rely on? Cut one skip, change nothing else, and score again.
+# 2. What could a net do **without** it? Cut the skip first, then train from the same start.
+#
+# A cut skip carries zeros. A hook does it from outside: before a decoder block runs, the first channels of its input,
+# which are the skip, are set to zero. `NestedUNet` with the wiring `"unet"` is the net of exercise 1.
+
+
+# %%
+def cut(net, i):
+    """Let the skip connection of row i carry zeros. Returns the hook; its `remove` joins it again."""
+
+    def zeros_for_the_skip(block, inputs):
+        skip, up = inputs[0].split([net.config["widths"][i], net.config["widths"][i + 1]], dim=1)
+        return torch.cat([torch.zeros_like(skip), up], dim=1)
+
+    return net.node(i, net.depth - i).register_forward_pre_hook(zeros_for_the_skip)
+
+
+def train(without, seed):
+    """A U-Net trained from the start of `seed`, the skips of the rows in `without` cut."""
+    torch.manual_seed(seed)
+    net = NestedUNet(widths=sizes.widths, wiring="unet")
+    for i in without:
+        cut(net, i)
+    for _ in fit(net, splits, epochs=epochs, seed=seed, setting=Setting.fast()):
+        pass
+    return net
+
+
+def score(net):
+    found = probabilities(net, val.images) > 0.5
+    pooled = iou(count(found, val.masks).pooled()).item()
+    return {"IoU": pooled, "boundary": boundary_iou(found, val.masks).mean().item()}
+
+
+# %% [markdown]
+# **Predict first.** Row 0 is at full size and has few channels; the lowest skip has many, at a fraction of the size.
+# Which cut hurts a trained net most? Which loss can training make good?
+#
+# Pooled IoU says how much is found. Boundary IoU compares the rims alone, two pixels wide: it sees the borders.
+# First question: cut after training.
+
+# %%
+seeds, depth = range(SEED, SEED + sizes.seeds), len(sizes.widths) - 1
+whole = {seed: train([], seed) for seed in seeds}
+full = {seed: score(net) for seed, net in whole.items()}
+cut_after = {}
+for i in range(depth):
+    for seed, net in whole.items():
+        hook = cut(net, i)
+        cut_after[f"row {i}", seed] = score(net)
+        hook.remove()
+assert all(score(whole[seed]) == full[seed] for seed in seeds), "the hooks are gone"
+
+# %% [markdown]
+# Second question: cut, then train. Every variant starts from the same weights and sees the same batches as the whole
+# net of its seed, so their scores are compared in pairs.
+
+# %%
+variants = {f"row {i}": [i] for i in range(depth)} | {"all rows": list(range(depth))}
+trained = {(name, seed): score(train(rows, seed)) for name, rows in variants.items() for seed in seeds}
+
+
+# %%
+def lost(found, name, key):
+    """What a cut costs, a number a seed: positive is worse."""
+    return [full[seed][key] - found[name, seed][key] for seed in seeds if (name, seed) in found]
+
+
+figure = show.points(
+    {
+        "cut after training": {
+            name: lost(cut_after, name, "boundary") for name in variants if (name, SEED) in cut_after
+        },
+        "trained without": {name: lost(trained, name, "boundary") for name in variants},
+    },
+    label="boundary IoU lost",
+)
+show.display(figure, alt="Boundary IoU lost for each skip, a dot a seed, cut after training and trained without.")
+
+# %%
+mean = {key: {name: sum(lost(trained, name, key)) / len(seeds) for name in variants} for key in ("IoU", "boundary")}
+print(table([{"trained without": name} | {f"{key} lost": mean[key][name] for key in mean} for name in variants]))
+
+# %% [markdown]
+# Read the dots before the mean: with this few seeds a difference smaller than the distance between two dots of one
+# column is noise, and we do not interpret it. Two things stand out of the noise.
+#
+# - A trained net relies on what it was given. Cut afterwards, a skip costs far more than it costs a net that learned
+#   to live without it. "What happens when I switch it off" is not "what is it needed for".
+# - Without any skip, training cannot make the borders good.
+
+# %%
+worst_cut = max(sum(lost(cut_after, f"row {i}", "boundary")) / len(seeds) for i in range(depth))
+best_single = max(mean["boundary"][f"row {i}"] for i in range(depth))
+print(f"worst single skip: cut after training {worst_cut:.3f}, trained without {best_single:.3f} boundary IoU lost")
+assert worst_cut > best_single
+assert mean["boundary"]["all rows"] > 0
+
+# %% [markdown]
+# ## And on real nuclei?
+#
+# The table is stored in the repository with the command that makes it again, the device and the date. Test part of
+# 565 images of BBBC038 at 96x96, widths 16 to 256, 20 epochs. Each net was trained with several seeds.
+
+# %% tags=["nbval-ignore-output"]
+stored = load_results("first_real")
+print(table(stored["rows"], ["net", "seed", "iou_pooled", "iou_per_image", "boundary_iou_per_image"]))
+print("measured on", stored["measured"]["device"], stored["measured"]["date"])
+
+# %% [markdown]
+# U-Net and UNet++ lie close together here. Whether the small distance means anything takes more seeds, a paired test
+# and baselines of equal cost. That is lesson 10, and until then we claim nothing.
+
+# %% tags=["nbval-check-output"]
+by_net = {}
+for row in stored["rows"]:
+    by_net.setdefault(row["net"].split()[0], []).append(row["iou_pooled"])
+assert min(by_net["unet"]) > max(by_net["otsu"]) + 0.06
+print("every U-Net is at least 0.06 above Otsu on real nuclei")
+
+# %%
+record(val_iou=scores["iou_pooled"], otsu_iou=otsu_iou, boundary_lost_without_skips=mean["boundary"]["all rows"])
+
+# %% [markdown]
+# ## What we found
+#
+# - U-Net is an encoder, a decoder, and one concatenation a row. Training it is a loop of ten lines.
+# - A skip carries position: what was where before the halving. Without any, the rims are worse after training too.
+# - What a trained net relies on and what a net needs are two questions with two experiments.
+#
+# ## One honest limit
+#
+# A cut skip leaves a decoder block with as many weights and less to read, so "without" also means "a little smaller".
+# The built-in images have sharper truth than any real annotation, which makes borders easy to score.
+#
+# ## The next question
+#
+# We took a depth for granted. [Lesson 05](05_how_deep.ipynb) asks: **how deep should it be?**

@@ -1,0 +1,184 @@
+"""The command line as a user meets it: the files it writes, what it says about mistakes, and that it resumes."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from course_lib.__main__ import main
+from course_lib.checkpoint import load_model, same_weights
+from course_lib.grid import NestedUNet
+
+TRAIN = ["train", "--size", "32", "--widths", "4", "6", "--precision", "fp32", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "own"
+    options = ["--data", str(folder), "--deep-supervision", "--epochs", "25", "--batch-size", "2", "--out", str(out)]
+    assert main([*TRAIN, *options]) == 0
+    return out
+
+
+def last_line(text: str) -> str:
+    return text.strip().splitlines()[-1]
+
+
+def test_train_writes_the_four_files(trained):
+    assert sorted(path.name for path in trained.iterdir()) == ["checkpoint.pt", "log.csv", "metrics.json", "model.pt"]
+    with (trained / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["epoch", "loss", "val_iou", "val_dice", "lr", "seconds"] and len(rows) == 25
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert metrics["val"]["iou_pooled"] == pytest.approx(float(rows[-1]["val_iou"]))
+    facts = torch.load(trained / "model.pt", weights_only=True)
+    assert facts["size"] == 32 and facts["config"]["widths"] == [4, 6]
+
+
+def test_the_same_call_again_changes_nothing(trained, folder):
+    before = {path.name: path.read_bytes() for path in trained.glob("*.[pl][to]*")}
+    options = [
+        "--data",
+        str(folder),
+        "--deep-supervision",
+        "--epochs",
+        "25",
+        "--batch-size",
+        "2",
+        "--out",
+        str(trained),
+    ]
+    assert main([*TRAIN, *options]) == 0
+    assert {path.name: path.read_bytes() for path in trained.glob("*.[pl][to]*")} == before
+
+
+@pytest.mark.parametrize(("part", "images"), [("test", 2), ("all", 10)])
+def test_evaluate_prints_nothing_but_json(trained, folder, capsys, part, images):
+    assert main(["evaluate", "--model", str(trained / "model.pt"), "--data", str(folder), "--split", part]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["split"], report["images"], report["data"]) == (part, images, str(folder))
+    assert {"iou_pooled", "dice_pooled", "iou_per_image", "dice_per_image"} <= set(report["metrics"])
+    assert report["metrics"]["iou_pooled"] > 0.7
+
+
+def test_predict_writes_masks_at_the_size_of_each_image(trained, folder, tmp_path):
+    large = tmp_path / "large.png"
+    Image.open(folder / "images/cell0.png").resize((150, 97)).convert("RGBA").save(large)
+    images = [str(folder / "images/cell3.png"), str(large)]
+    out = tmp_path / "out"
+    assert main(["predict", "--model", str(trained / "model.pt"), *images, "--out", str(out), "--instances"]) == 0
+    names = [f"{stem}_{kind}.png" for stem in ("cell3", "large") for kind in ("instances", "mask", "probability")]
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert Image.open(out / "large_mask.png").size == (150, 97)
+    mask = np.asarray(Image.open(out / "cell3_mask.png"))
+    truth = np.asarray(Image.open(folder / "masks/cell3.png"))
+    assert set(np.unique(mask)) == {0, 255} and (mask == truth).mean() > 0.9
+    assert np.asarray(Image.open(out / "cell3_instances.png")).max() == 2
+
+
+def test_predict_native_keeps_the_resolution_and_heads_differ(trained, folder, tmp_path):
+    call = ["predict", "--model", str(trained / "model.pt"), str(folder / "images/cell3.png"), "--native"]
+    assert main([*call, "--out", str(tmp_path / "native")]) == 0
+    assert Image.open(tmp_path / "native/cell3_probability.png").size == (48, 40)
+
+
+def test_doctor_ends_with_what_to_type_next(capsys):
+    status = main(["doctor"])
+    text = capsys.readouterr().out
+    assert status == 0 and "python -m course_lib run" in last_line(text)
+    assert torch.__version__ in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train", "--data", "no-such-thing", "--out", "OUT"], "there is no data set or folder 'no-such-thing'"),
+        (["train", "--data", "bbbc038", "--out", "OUT"], "run `make data`, or set COURSE_BBBC038_ARCHIVE"),
+        (["train", "--wiring", "unet", "--deep-supervision", "--out", "OUT"], "choose 'unet-e'"),
+        (["train", "--size", "90", "--widths", "2", "2", "2", "--out", "OUT"], "90x90 cannot be halved 2 times"),
+        (["train", "--device", "cuda", "--out", "OUT"], "device 'cuda' is not on this machine"),
+        (["train", "--size", "32", "--widths", "2", "2", "--out", "FILE/x"], "cannot be written"),
+        (["train", "--size", "32", "--widths", "2", "2", "--lr", "1e30", "--epochs", "2", "--out", "OUT"], "in epoch"),
+        (["evaluate", "--model", "OUT/model.pt", "--data", "synthetic"], "model.pt is not there"),
+        (["evaluate", "--model", "FILE", "--data", "synthetic"], "is damaged or no file of weights"),
+        (["evaluate", "--model", "MODEL", "--data", "synthetic", "--head", "3"], "head 3 does not exist"),
+        (["predict", "--model", "MODEL", "none.png", "--out", "OUT"], "none.png cannot be read"),
+        (["predict", "--model", "MODEL", "FILE", "--out", "OUT"], "cannot be read as a png, tif or jpg"),
+        (["predict", "--model", "MODEL", "a/x.png", "b/x.tif", "--out", "OUT"], "two images are called 'x'"),
+        (["run", "--only", "77", "--out", "OUT"], "--only 77 names no lesson"),
+    ],
+)
+def test_a_mistake_gets_one_sentence_and_status_2(arguments, sentence, trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("COURSE_BBBC038_ARCHIVE", raising=False)
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path / "cache"))
+    file = tmp_path / "file.txt"
+    file.write_text("not a model")
+    places = {"OUT": tmp_path / "out", "FILE": file, "MODEL": trained / "model.pt"}
+    for word, place in places.items():
+        arguments = [argument.replace(word, str(place)) for argument in arguments]
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    assert main(arguments) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("error: ") and sentence in message
+    assert not (tmp_path / "out" / "model.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train", "--wiring", "unet3", "--out", "x"], "invalid choice: 'unet3'"),
+        (["train", "--epochs", "0", "--out", "x"], "'0' is not a whole number above zero"),
+        (["evaluate", "--model", "x", "--data", "y", "--head", "best"], "'best' is no head"),
+        (["traim"], "invalid choice: 'traim'"),
+        ([], "required"),
+    ],
+)
+def test_words_that_are_not_options_get_status_2(arguments, sentence, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2 and sentence in capsys.readouterr().err
+
+
+def test_a_training_killed_at_random_moments_ends_bit_identical(folder, tmp_path):
+    """SIGKILL, three times, then once to the end: the same weights, the same log, no file half written."""
+    call = [sys.executable, "-m", "course_lib", *TRAIN, "--data", str(folder), "--epochs", "12", "--batch-size", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*call, "--out", tmp_path / "whole"], env=environment, check=True, capture_output=True)
+    moments = random.Random(0)
+    for kill in range(3):
+        log = tmp_path / "killed" / "log.csv"
+        process = subprocess.Popen([*call, "--out", tmp_path / "killed"], env=environment, stdout=subprocess.DEVNULL)
+        while process.poll() is None and not (log.exists() and log.read_text().count("\n") > 3 * kill + 1):
+            time.sleep(0.002)
+        time.sleep(0.02 * moments.random())
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run([*call, "--out", tmp_path / "killed"], env=environment, check=True, capture_output=True)
+    nets = [load_model(tmp_path / name / "model.pt")[0] for name in ("whole", "killed")]
+    assert same_weights(*nets)
+    logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("whole", "killed")]
+    assert [line.rpartition(",")[0] for line in logs[0]] == [line.rpartition(",")[0] for line in logs[1]]
+    assert len(logs[0]) == 13
+
+
+def test_module_and_script_are_the_same_program():
+    shown = subprocess.run([sys.executable, "-m", "course_lib", "--help"], capture_output=True, text=True, check=True)
+    for command in ("doctor", "data", "run", "train", "evaluate", "predict", "experiment"):
+        assert command in shown.stdout
+
+
+def test_a_model_file_holds_plain_values_only(trained):
+    net, facts = load_model(Path(trained) / "model.pt")
+    assert isinstance(net, NestedUNet) and not net.training
+    assert set(facts) == {"data", "size", "seed"}

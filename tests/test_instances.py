@@ -1,0 +1,90 @@
+"""Touching nuclei apart: disks with a known answer, and what is not a nucleus."""
+
+import numpy as np
+import pytest
+from skimage.draw import disk
+
+from course_lib.instances import separate
+
+
+def disks(*circles, shape=(40, 56)):
+    """Probability 0.9 inside each (row, column, radius), 0.1 outside."""
+    probability = np.full(shape, 0.1, dtype=np.float32)
+    for row, column, radius in circles:
+        probability[disk((row, column), radius, shape=shape)] = 0.9
+    return probability
+
+
+def names(labels):
+    return np.unique(labels[labels > 0]).tolist()
+
+
+def test_overlapping_disks_become_two():
+    found = separate(disks((20, 20, 9), (20, 34, 9)))
+    assert names(found) == [1, 2]
+    assert found[20, 20] != found[20, 34]
+    # the border runs down the middle, between columns 26 and 28
+    assert len(set(found[12:29, 11:26][found[12:29, 11:26] > 0])) == 1
+    assert len(set(found[12:29, 29:43][found[12:29, 29:43] > 0])) == 1
+
+
+@pytest.mark.parametrize("radius", [3, 5, 9, 14])
+def test_one_disk_stays_one(radius):
+    probability = disks((19, 27, radius))
+    found = separate(probability)
+    assert names(found) == [1]
+    assert np.array_equal(found > 0, probability > 0.5)
+
+
+def test_disks_apart():
+    circles = [(10, 10, 6), (10, 40, 5), (30, 12, 4), (29, 40, 8)]
+    probability = disks(*circles)
+    found = separate(probability)
+    assert names(found) == [1, 2, 3, 4]
+    assert len({found[row, column] for row, column, _ in circles}) == 4
+    assert np.array_equal(found > 0, probability > 0.5)
+
+
+def test_nothing_there():
+    found = separate(np.zeros((12, 17), dtype=np.float32))
+    assert found.shape == (12, 17)
+    assert found.dtype == np.int32
+    assert not found.any()
+
+
+def test_everything_there():
+    assert names(separate(np.ones((20, 30)))) == [1]
+
+
+def test_specks_are_dropped_and_numbers_stay_consecutive():
+    probability = disks((30, 40, 6))
+    probability[2:4, 2:5] = 0.9  # 6 pixels
+    probability[10:12, 2:6] = 0.9  # 8 pixels
+    found = separate(probability)
+    assert found[2:4, 2:5].max() == 0
+    assert names(found) == [1, 2]
+    assert (found[10:12, 2:6] > 0).all()
+    assert names(separate(probability, smallest=9)) == [1]
+    assert names(separate(probability, smallest=1)) == [1, 2, 3]
+
+
+def test_labels_are_int32_and_inside_the_mask():
+    rng = np.random.default_rng(0)
+    probability = np.kron(rng.random((10, 14)), np.ones((4, 4)))
+    found = separate(probability)
+    assert found.dtype == np.int32
+    assert names(found) == list(range(1, found.max() + 1))
+    assert (probability[found > 0] > 0.5).all()
+    assert np.bincount(found.ravel())[1:].min() >= 8
+
+
+def test_the_threshold_is_exclusive():
+    probability = disks((20, 20, 6)).astype(np.float64)
+    probability[probability > 0.5] = 0.7
+    assert names(separate(probability, threshold=0.69)) == [1]
+    assert names(separate(probability, threshold=0.7)) == []
+
+
+def test_spacing_joins_near_peaks():
+    probability = disks((20, 20, 9), (20, 34, 9))
+    assert names(separate(probability, spacing=20)) == [1]

@@ -1,0 +1,186 @@
+"""Running the lessons: rows, pages, scores, and what happens when a lesson fails."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from course_lib.errors import UserError
+from course_lib.report import summary
+from course_lib.runner import run_lessons, select
+
+FIGURE = """
+import matplotlib.pyplot as plt
+from IPython.display import display
+figure, axes = plt.subplots(figsize=(1, 1))
+plt.close(figure)
+display(figure, metadata={"image/png": {"alt": "empty <axes>"}})
+"""
+RECORD = """
+import os
+from course_lib.results import record
+record(val_iou=0.81234, images=12, curve=[1, 2], preset=os.environ["COURSE_PRESET"], folder=os.getcwd())
+"""
+
+
+def lesson(folder: Path, name: str, *sources: str) -> None:
+    cells = [nbformat.v4.new_markdown_cell(f"# What is {name} & co?\n\nText.")]
+    cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / f"{name}.ipynb")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One run over a good lesson, two that fail in different ways, and another good one."""
+    root = tmp_path_factory.mktemp("run")
+    (root / "notebooks").mkdir()
+    lesson(root / "notebooks", "00_good", FIGURE, RECORD)
+    lesson(root / "notebooks", "01_bad", "value = 1", "raise ValueError('no <mask>\\nat all')", "print('never')")
+    lesson(root / "notebooks", "02_dead", "import os", "os._exit(3)")
+    lesson(root / "notebooks", "03_last", "assert 'value' not in globals()")
+    foreign = root / "jupyter/kernels/python3"  # a kernel that the user registered under the name of ours
+    foreign.mkdir(parents=True)
+    (foreign / "kernel.json").write_text('{"argv": ["no-such-python"], "display_name": "x", "language": "python"}')
+    (root / "out/results").mkdir(parents=True)
+    (root / "out/results/03_last.json").write_text('{"val_iou": 1.0}')  # left by an earlier run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPLBACKEND", "agg")
+        patch.setenv("JUPYTER_PATH", str(foreign.parent.parent))
+        rows = run_lessons(root / "notebooks", root / "out", preset="smoke", progress=False)
+    return rows, root
+
+
+def test_a_failing_lesson_does_not_stop_the_others(run):
+    rows, _ = run
+    assert [(row["lesson"], row["status"]) for row in rows] == [
+        ("00_good", "passed"),
+        ("01_bad", "failed"),
+        ("02_dead", "failed"),
+        ("03_last", "passed"),
+    ]
+    assert all(row["seconds"] > 0 for row in rows)
+
+
+def test_rows_carry_title_scores_and_the_failing_cell(run):
+    good, bad, dead, last = run[0]
+    assert good["title"] == "What is 00_good & co?"
+    expected = {"val_iou": 0.81234, "images": 12, "curve": [1, 2], "preset": "smoke"}
+    assert good["scores"] == expected | {"folder": str(run[1] / "notebooks")}
+    assert (bad["error"]["cell"], bad["error"]["message"]) == (3, "ValueError: no <mask> at all")
+    assert (dead["error"]["cell"], dead["error"]["message"]) == (3, "Kernel died")
+    assert last["scores"] == {}  # not those of the earlier run
+
+
+def test_every_lesson_has_a_page_with_its_figures_and_their_alt_text(run):
+    rows, root = run
+    pages = {row["lesson"]: (root / "out" / row["page"]).read_text(encoding="utf-8") for row in rows}
+    assert 'alt="empty &lt;axes&gt;" src="data:image/png;base64,' in pages["00_good"]
+    # Scripts from the network must not hold up the page.
+    assert all(" defer " in tag for tag in re.findall(r"<script[^>]* src=", "".join(pages.values())))
+    assert "require" not in pages["00_good"].partition("<body")[0]
+    assert f'id="cell-id={rows[1]["error"]["id"]}"' in pages["01_bad"]
+
+
+def test_the_index_links_lessons_scores_and_failures(run):
+    rows, root = run
+    page = (root / "out/index.html").read_text(encoding="utf-8")
+    assert '<h2><a href="00_good.html">00_good</a> What is 00_good &amp; co?</h2>' in page
+    assert "<dt>val_iou:</dt> <dd>0.812</dd>" in page
+    assert "curve" not in page
+    assert f'<a href="01_bad.html#cell-id={rows[1]["error"]["id"]}">cell 3</a>' in page
+    assert "<code>ValueError: no &lt;mask&gt; at all</code>" in page
+    assert "2 of 4 lessons passed" in page
+    assert "<dd>smoke</dd>" in page
+    assert 'name="viewport"' in page
+
+
+def test_summary_json_holds_the_rows_and_the_machine(run):
+    rows, root = run
+    data = json.loads((root / "out/summary.json").read_text(encoding="utf-8"))
+    assert data["lessons"] == rows
+    assert data["preset"] == "smoke"
+    assert "torch" in data["versions"]
+    assert data["device"]
+
+
+def test_the_terminal_table_ends_with_the_page(run):
+    head, good, bad, dead, last, page = summary(run[0], Path("out")).splitlines()
+    assert head.split() == ["lesson", "seconds", "scores"]
+    assert good.split()[2:6] == ["val_iou", "0.812,", "images", "12,"]
+    assert bad.endswith("FAILED in cell 3: ValueError: no <mask> at all")
+    assert dead.endswith("FAILED in cell 3: Kernel died")
+    assert last.split()[:1] == ["03_last"]
+    assert page == str(Path("out", "index.html"))
+
+
+def test_select_takes_names_and_numbers_in_course_order():
+    names = ["04_unet", "05_how_deep", "10_the_verdict"]
+    assert select(names, ["10", "04_unet"]) == ["04_unet", "10_the_verdict"]
+    assert select(names) == names
+    for wrong in ("4", "0", "unet", "04_unet.ipynb"):
+        with pytest.raises(UserError, match=f"--only {wrong} names no lesson: choose from 04_unet, 05_how_deep"):
+            select(names, ["04", wrong])
+
+
+def test_a_run_with_progress_prints_its_table(tmp_path, capsys):
+    lesson(tmp_path, "00_good", "1")
+    rows = run_lessons(tmp_path, tmp_path / "out", preset="smoke")
+    assert capsys.readouterr().out == summary(rows, tmp_path / "out") + "\n"
+
+
+def test_unknown_lessons_are_refused_before_anything_is_written(tmp_path):
+    lesson(tmp_path, "00_good", "1")
+    with pytest.raises(UserError, match="--only 07 names no lesson: choose from 00_good"):
+        run_lessons(tmp_path, tmp_path / "out", only=["07"])
+    with pytest.raises(UserError, match="preset 'huge' is unknown"):
+        run_lessons(tmp_path, tmp_path / "out", preset="huge")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_lessons_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no lessons"):
+        run_lessons(tmp_path, tmp_path / "out")
+
+
+def test_an_unusable_output_folder_is_refused(tmp_path):
+    lesson(tmp_path, "00_good", "1")
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(UserError, match=r"out cannot be written .*: choose another folder with --out"):
+        run_lessons(tmp_path, tmp_path / "out", progress=False)
+
+
+@pytest.mark.parametrize("package", ["nbclient", "nbconvert", "nbformat"])
+def test_a_missing_extra_is_named(package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=rf"{package} is missing: to run lessons, type `pip install .*\[notebooks\]"):
+        run_lessons(tmp_path, tmp_path / "out")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send to another process")
+def test_an_interrupt_stops_the_run_and_its_kernel(tmp_path):
+    lesson(
+        tmp_path,
+        "00_slow",
+        f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))",
+        "time.sleep(60)",
+    )
+    lesson(tmp_path, "01_next", "1")
+    code = "import sys; from course_lib.runner import *; run_lessons(Path(sys.argv[1]), Path(sys.argv[1]) / 'out')"
+    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "pid").exists() and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.5)
+    child.send_signal(signal.SIGINT)
+    _, error = child.communicate(timeout=30)
+    assert error.splitlines()[-1] == "KeyboardInterrupt"
+    assert not (tmp_path / "out/01_next.html").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)

@@ -1,0 +1,125 @@
+"""notebooks/src/NN_title.py -> notebooks/NN_title.ipynb (executed) and notebooks/exercises/NN_title.ipynb.
+
+The same sources give the same bytes. Only outputs of cells tagged `timing` (measured seconds) may differ from
+run to run; a notebook in which nothing else has changed is left as it is. CONTRIBUTING.md describes a source.
+"""
+
+import argparse
+import copy
+import os
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+
+import nbformat
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+
+from course_lib.errors import UserError
+from course_lib.runner import execute, select
+from tools.editions import editions, tags
+
+ROOT = Path(__file__).resolve().parent.parent
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def run(nb: NotebookNode, cwd: Path) -> NotebookNode:
+    """Execute as on a laptop without a GPU, a cache or an archive of nuclei; keep only what belongs in git."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("COURSE_", "MPLBACKEND"))}
+    with tempfile.TemporaryDirectory() as data:
+        env |= {"COURSE_PRESET": "laptop", "COURSE_DATA": data, "CUDA_VISIBLE_DEVICES": ""}
+        execute(nb, cwd=cwd, env=env, timeout=900)
+    nb.metadata.pop("widgets", None)  # GitHub refuses notebooks with some widget states
+    nb.metadata.language_info = {"name": "python"}
+    for cell in nb.cells:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(WIDGET, None)
+    return nb
+
+
+def first_difference(old: list, new: list) -> int | None:
+    """Number of the first cell, from 1, in which two lists of cells differ; None for equal lists."""
+    pairs = enumerate(zip_longest(old, new), start=1)
+    return next((number for number, (left, right) in pairs if left != right), None)
+
+
+def lasting(nb: NotebookNode) -> list[dict]:
+    """The cells without the outputs that may differ from run to run."""
+    return [dict(cell, outputs=[]) if "timing" in tags(cell) else cell for cell in nb.cells]
+
+
+def written(nb: NotebookNode) -> list[tuple]:
+    """What the source decides about each cell: all but its outputs."""
+    return [(cell.id, cell.cell_type, cell.source, tags(cell)) for cell in nb.cells]
+
+
+def drift(folder: Path, names: list[str], course: dict[str, str]) -> Iterator[str]:
+    """One sentence for every committed notebook that its source would not give again."""
+    for name in names:
+        for path, fresh in editions(folder / "src" / f"{name}.py", course).items():
+            if not (folder / path).exists():
+                yield f"{name}: notebooks/{path} is missing: run `make notebooks`"
+            elif at := first_difference(written(nbformat.read(folder / path, as_version=4)), written(fresh)):
+                yield f"{name}: cell {at} of notebooks/{path} is not what src/{name}.py says: run `make notebooks`"
+    for path in sorted([*folder.glob("*.ipynb"), *folder.glob("exercises/*.ipynb")]):
+        if not (folder / "src" / f"{path.stem}.py").exists():
+            yield f"{path.relative_to(folder.parent)} has no source notebooks/src/{path.stem}.py: delete or write it"
+
+
+def unrepeatable(folder: Path, names: list[str], course: dict[str, str]) -> Iterator[str]:
+    """One sentence for every lesson that two executions give different outputs."""
+    for name in names:
+        nb = editions(folder / "src" / f"{name}.py", course)[f"{name}.ipynb"]
+        once, twice = (lasting(run(copy.deepcopy(nb), folder)) for _ in range(2))
+        if at := first_difference(once, twice):
+            yield f"{name}: cell {at} gives other outputs every time: seed it, or tag it `timing` if it shows seconds"
+
+
+def build(folder: Path, name: str, course: dict[str, str], *, executed: bool) -> None:
+    """Write both editions, after the lesson has run; a failing lesson leaves the old files."""
+    both = editions(folder / "src" / f"{name}.py", course)
+    if executed:
+        run(both[f"{name}.ipynb"], folder)
+    for path, nb in both.items():
+        target = folder / path
+        if target.exists() and lasting(nbformat.read(target, as_version=4)) == lasting(nb):
+            continue
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(nbformat.writes(nb) + "\n", encoding="utf-8", newline="\n")
+
+
+def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="these lessons, by number or name")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--no-execute", action="store_true", help="write the complete edition without outputs")
+    mode.add_argument("--check", action="store_true", help="write nothing; exit 1 if a committed notebook drifted")
+    mode.add_argument("--repeat", action="store_true", help="write nothing; execute twice, exit 1 if outputs differ")
+    args = parser.parse_args(argv)
+    folder = root / "notebooks"
+    course = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]
+    try:
+        names = select(sorted(path.stem for path in folder.glob("src/*.py")), args.only)
+        if args.check or args.repeat:
+            findings = list((drift if args.check else unrepeatable)(folder, names, course))
+            print("\n".join(findings), end="\n" if findings else "")
+            return 1 if findings else 0
+        for name in names:
+            start = time.perf_counter()
+            build(folder, name, course, executed=not args.no_execute)
+            print(f"{name}  {time.perf_counter() - start:.1f} s", flush=True)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except CellExecutionError as error:
+        print(f"{name}: a cell failed, nothing was written\n{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
