@@ -26,7 +26,7 @@ def display(figure: Figure, alt: str) -> None:
 
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=100, metadata={"Software": None})
-    image = Image(png.getvalue(), alt=alt)
+    image = Image(png.getvalue())  # IPython 7 knows no `alt` here
     show(image, metadata={"image/png": {"alt": alt}})
 
 

@@ -40,7 +40,7 @@ class Recipe:
     """
 
     batch_size: int = 8
-    lr: float = 5e-3
+    lr: float = 3e-3
     weight_decay: float = 1e-2
     eps: float = 1e-5
     loss: Loss = bce_dice

@@ -28,6 +28,15 @@ def test_overlapping_disks_become_two():
     assert len(set(found[12:29, 29:43][found[12:29, 29:43] > 0])) == 1
 
 
+def test_the_border_runs_through_the_neck():
+    """A large and a small disk: their rims cross at column 18 + (16**2 + 12**2 - 6**2) / (2 * 16) = 29.4."""
+    found = separate(disks((20, 18, 12), (20, 34, 6)))
+    assert names(found) == [1, 2]
+    left, right = found[:, :28], found[:, 32:]
+    assert np.unique(left[left > 0]).tolist() == [found[20, 18]]
+    assert np.unique(right[right > 0]).tolist() == [found[20, 34]]
+
+
 @pytest.mark.parametrize("radius", [3, 5, 9, 14])
 def test_one_disk_stays_one(radius):
     probability = disks((19, 27, radius))

@@ -1,6 +1,6 @@
 """The losses: by hand on four pixels, the Lovász extension from its definition, per image and not pooled."""
 
-from itertools import permutations
+from itertools import pairwise, permutations
 from math import log
 
 import pytest
@@ -50,7 +50,7 @@ def by_definition(logits, target):
     levels = sorted({0.0, *errors})
     return sum(
         (high - low) * jaccard_loss({n for n, error in enumerate(errors) if error >= high}, mask)
-        for low, high in zip(levels, levels[1:], strict=False)
+        for low, high in pairwise(levels)
     )
 
 

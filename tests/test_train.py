@@ -156,7 +156,7 @@ def test_a_finished_run_yields_its_rows_and_trains_no_more(splits, tmp_path):
     [
         ({"epochs": 3}, "epochs was 2, is 3"),
         ({"seed": 1}, "seed was 0, is 1"),
-        ({"recipe": Recipe(lr=1e-3)}, "lr was 0.005, is 0.001"),
+        ({"recipe": Recipe(lr=1e-3)}, "lr was 0.003, is 0.001"),
         ({"recipe": Recipe(loss=lovasz_hinge)}, "loss was bce_dice, is lovasz_hinge"),
         ({"setting": Setting(precision="bf16")}, "precision was fp32, is bf16"),
     ],

@@ -4,7 +4,7 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({{COLAB}})
 #
 # This lesson runs the whole course once, in small: images in, a trained UNet++ out, its mistakes on the table,
-# and the same net cut down to a ninth of its work. Nothing is explained to the end yet. Twelve lessons do that,
+# and the same net cut down to a fraction of its work. Nothing is explained to the end yet. Twelve lessons do that,
 # each with one question.
 #
 # You will be able to

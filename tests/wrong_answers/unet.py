@@ -165,7 +165,7 @@ class Hole(Base):
 
 
 WRONG = {
-    r"6 of the 16 channels that enter up\.0\.conv1 are always zero: does a skip connection carry zeros": SkipsCarryZeros,
+    r"6 of the 16 channels that enter up.0.conv1 are always zero: .* carry zeros": SkipsCarryZeros,
     "misses a path that forward.* uses: is a skip connection detached": DetachedSkips,
     "is a skip connection detached, or made under no_grad": SkipsWithoutGradient,
     "is a skip missing, or added instead of concatenated": AddsInsteadOfConcatenating,

@@ -1,0 +1,49 @@
+"""What the README promises is there, and its numbers are the measured ones."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from course_lib import results
+from course_lib.__main__ import _parser
+from tools.readme_results import table_of
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^(?:python|torchrun\b.*?) -m course_lib .*$", README, re.M)
+
+
+def test_links_lead_to_files():
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", README)
+    assert targets and all((ROOT / target).exists() for target in targets)
+
+
+def test_make_targets_exist():
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert set(re.findall(r"\bmake ([a-z]+)", README)) - {"it"} <= set(targets) | {"test"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_understood(command):
+    words = shlex.split(command.split("course_lib", 1)[1].split("  #")[0])
+    _parser().parse_args(words)
+
+
+def test_the_lesson_table_lists_the_lessons_there_are():
+    linked = set(re.findall(r"\(notebooks/(\d\d_\w+)\.ipynb\)", README))
+    assert linked == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    for name in linked:
+        title = (ROOT / f"notebooks/src/{name}.py").read_text(encoding="utf-8").splitlines()[1]
+        assert f"[{name}](notebooks/{name}.ipynb) | {title.removeprefix('# # ')} |" in README
+
+
+def test_the_results_are_the_measured_ones():
+    for name, shown in re.findall(r"<!-- results: (\w+) -->\n(.*?)<!-- end -->", README, re.S):
+        assert shown.strip() == table_of(results.load_results(name)).strip()
+
+
+def test_ci_runs_the_readmes_test_command():
+    assert "`make test` is what continuous integration runs" in README
+    assert (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()[-1] == "make test"
