@@ -16,6 +16,7 @@ from course_lib import augment
 from course_lib.data import Splits, load
 from course_lib.grid import NestedUNet
 from course_lib.losses import bce_dice, deep_supervision
+from course_lib.predict import standardise
 from course_lib.results import machine
 from course_lib.setting import Setting
 from course_lib.train import Recipe, fit, make_optimiser, one_cycle
@@ -41,6 +42,7 @@ def bare(splits: Splits, setting: Setting, recipe: Recipe) -> float:
     for chosen in order.split(recipe.batch_size)[:steps]:
         drawn = augment.draw(len(chosen), generator)
         x, y = augment.apply(images[chosen].float() / 255, masks[chosen].float(), drawn)
+        x = standardise(x)
         if setting.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=setting.precision == "bf16"):

@@ -15,20 +15,20 @@ CONTRAST, BRIGHTNESS = 0.25, 0.15  # at most, for images in 0..1
 
 
 class Draw(NamedTuple):
-    """What happens to each image of a batch: every field is (N,) or (N, 2), on the CPU."""
+    """What happens to each of N images, on the CPU."""
 
     flip: Tensor  # bool (N, 2): upside down, left to right
     turn: Tensor  # bool (N,): rows become columns; with the flips, every quarter turn
-    shift: Tensor  # float (N, 2): down and right, as shares of height and width
-    gain: Tensor  # float (N,): contrast factor
-    offset: Tensor  # float (N,): brightness added
+    shift: Tensor  # float (N, 2): of the crop window, down and right, as shares of height and width
+    gain: Tensor  # float (N, C): contrast factor of each channel
+    offset: Tensor  # float (N, C): brightness added to each channel
 
     def part(self, which: slice) -> "Draw":
         """The same draw for a part of the batch."""
         return Draw(*(field[which] for field in self))
 
 
-def draw(count: int, generator: Generator) -> Draw:
+def draw(count: int, generator: Generator, *, channels: int = 3) -> Draw:
     """Draw for `count` images from a CPU generator."""
 
     def uniform(*shape: int) -> Tensor:
@@ -38,8 +38,8 @@ def draw(count: int, generator: Generator) -> Draw:
         flip=uniform(count, 2) > 0,
         turn=uniform(count) > 0,
         shift=SHIFT * uniform(count, 2),
-        gain=1 + CONTRAST * uniform(count),
-        offset=BRIGHTNESS * uniform(count),
+        gain=1 + CONTRAST * uniform(count, channels),
+        offset=BRIGHTNESS * uniform(count, channels),
     )
 
 
@@ -78,7 +78,7 @@ def crop(batch: Tensor, drawn: Draw) -> Tensor:
 
 
 def light(images: Tensor, drawn: Draw) -> Tensor:
-    """Contrast about the image's mean and brightness, kept in 0..1."""
-    gain, offset = (field.to(images)[:, None, None, None] for field in (drawn.gain, drawn.offset))
-    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    """Contrast about the channel's mean and brightness, channel by channel (stains differ), kept in 0..1."""
+    gain, offset = (field.to(images)[:, :, None, None] for field in (drawn.gain, drawn.offset))
+    mean = images.mean(dim=(2, 3), keepdim=True)
     return ((images - mean) * gain + mean + offset).clamp(0, 1)

@@ -1,6 +1,7 @@
 """Files that are whole or absent."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from course_lib.errors import UserError
@@ -25,5 +26,7 @@ def write(path: str | Path, content: str | bytes) -> None:
             os.fsync(file.fileno())
         scratch.replace(path)
     except OSError as problem:
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)  # on a full disk, half a file is in the way
         reason = problem.strerror or str(problem)
         raise UserError(f"{path} cannot be written ({reason}): free some space or choose another folder") from problem

@@ -146,6 +146,8 @@ class NestedUNet(nn.Module):
         Raises:
             UserError (a ValueError): another number of channels, or H or W not divisible by 2**depth.
         """
+        if len(shape) != 4:
+            raise UserError(f"the images have shape {tuple(shape)}: give (N, channels, height, width)")
         _, channels, height, width = shape
         if channels != self.config["in_channels"]:
             wanted = self.config["in_channels"]

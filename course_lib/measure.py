@@ -75,14 +75,18 @@ def peak_memory(run: Callable[[], object]) -> int:
 def receptive_field(net: nn.Module, *, side: int = 256, in_channels: int = 3) -> tuple[int, int]:
     """Height and width, in input pixels, of what the pixel at the middle of the last head can depend on.
 
-    Measured: the gradient of that pixel is not zero where it depends. In a copy all weights are made positive
-    and max pooling averages, so that no ReLU and no maximum hides a path. At most `side`, a multiple of
-    2**depth.
+    Measured: the gradient of that pixel is not zero where it depends. In a copy all weights are made positive,
+    batch norm forgets what it learned and max pooling averages, so that no ReLU and no maximum hides a path.
+    At most `side`, a multiple of 2**depth.
     """
     shadow = copy.deepcopy(net).eval().double()
     for module in shadow.modules():
         if isinstance(module, nn.Conv2d):
             module.weight.data.abs_()
+            if module.bias is not None:
+                module.bias.data.zero_()
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
         for name, child in module.named_children():
             if isinstance(child, nn.MaxPool2d):
                 setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride))
@@ -100,7 +104,8 @@ def node_gradients(
 ) -> dict[tuple[int, int], float]:
     """How much gradient reaches each node: root mean square over the weights of its first convolution.
 
-    0.0 is exactly nothing: no head depends on that node. Gradients of `net` are cleared afterwards.
+    0.0 is exactly nothing: no head depends on that node. Gradients of `net` are cleared afterwards; in training
+    mode the running statistics of its norms move, as in any forward pass.
     """
     net.zero_grad(set_to_none=True)
     deep_supervision(loss)(net(images), masks).backward()

@@ -11,9 +11,20 @@ from course_lib.setting import Setting, torch_device
 Head = int | str  # a level 1..depth, or "mean"
 
 
+def standardise(images: Tensor) -> Tensor:
+    """Images (N, C, H, W) in 0..1 -> mean 0 and deviation 1 in each image, over its channels and pixels.
+
+    A dark image and a bright one then differ in what they show, not in how long the shutter was open. The
+    small constant keeps the noise of an empty image small.
+    """
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    deviation = images.std(dim=(1, 2, 3), keepdim=True, correction=0)
+    return (images - mean) / (deviation + 0.02)
+
+
 def as_input(images: Tensor) -> Tensor:
-    """uint8 images 0..255 -> float32 0..1. Floats pass unchanged."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
+    """uint8 images (N, C, H, W) -> what nets take: float32, standardised. Floats count as prepared already."""
+    return standardise(images.float() / 255) if images.dtype == torch.uint8 else images
 
 
 def probability(outputs: list[Tensor], head: Head = "mean") -> Tensor:
@@ -47,12 +58,14 @@ def probabilities(
     """
     setting = setting or Setting()
     device, training = torch_device(setting.device), net.training
-    model = setting.compiled(setting.place(net.eval()))
     maps = []
-    for batch in images.split(batch_size):
-        outputs = setting.forward(model, as_input(batch.to(device)))
-        maps.append(probability(outputs, head).cpu())
-    net.train(training)
+    try:
+        model = setting.compiled(setting.place(net.eval()))
+        for batch in images.split(batch_size):
+            outputs = setting.forward(model, as_input(batch.to(device)))
+            maps.append(probability(outputs, head).cpu())
+    finally:
+        net.train(training)
     return torch.cat(maps)
 
 
@@ -65,7 +78,7 @@ def predict(
     overlap: int = 64,
     setting: Setting | None = None,
 ) -> Tensor:
-    """The probability map (classes, H, W) of one image (C, H, W) of any size, uint8 or 0..1.
+    """The probability map (classes, H, W) of one image (C, H, W) of any size, uint8 or prepared by `as_input`.
 
     The image is continued by its mirror image up to multiples of 2**depth. Where it is larger than `tile`, it
     is cut into tiles that share `overlap` pixels and are blended with weights falling towards their rims.
@@ -79,6 +92,7 @@ def predict(
     if tile % step or overlap % step or not 0 <= overlap < tile:
         raise UserError(f"tile {tile} and overlap {overlap} do not fit: give multiples of {step}, overlap below tile")
     height, width = image.shape[1:]
+    image = as_input(image[None])[0]  # the whole image: a tile of background alone would be all noise
     image = _mirror(image, *(-(-side // step) * step for side in (height, width)))
     corners = [(y, x) for y in _starts(image.shape[1], tile, overlap) for x in _starts(image.shape[2], tile, overlap)]
     blended, weights = 0, torch.zeros(image.shape[1:])

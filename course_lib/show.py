@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -80,7 +81,7 @@ def training_curve(
     """
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     axis = figure.subplots()
-    for (name, rows), (colour, dash) in zip(runs.items(), LINES, strict=False):
+    for (name, rows), (colour, dash) in zip(runs.items(), cycle(LINES), strict=False):
         epochs = [row["epoch"] for row in rows[0]]
         values = np.array([[row[key] for row in run] for run in rows])
         axis.plot(epochs, values.mean(0), color=colour, linestyle=dash, label=name)
@@ -98,7 +99,7 @@ def points(groups: dict[str, dict[str, Sequence[float]]], *, label: str = "") ->
     axis = figure.subplots()
     categories = list(dict.fromkeys(name for values in groups.values() for name in values))
     for n, (group, values) in enumerate(groups.items()):
-        colour, marker = LINES[n][0], "osD^v"[n]
+        colour, marker = LINES[n][0], "osD^vP"[n]
         shift = 0.25 * (n - (len(groups) - 1) / 2)
         for category, runs in values.items():
             x = categories.index(category) + shift

@@ -18,7 +18,7 @@ from course_lib.data import Split, Splits
 from course_lib.errors import UserError
 from course_lib.losses import Loss, bce_dice, deep_supervision
 from course_lib.metrics import Counts, count, dice, iou, scores
-from course_lib.predict import Head, as_input, probabilities, probability
+from course_lib.predict import Head, as_input, probabilities, probability, standardise
 from course_lib.setting import Setting, torch_device
 
 Row = dict[str, float]
@@ -65,7 +65,7 @@ def fit(
     the same rows, seconds apart.
 
     Args:
-        net: (N, C, H, W) floats in 0..1 -> a list of logits, or one tensor of logits.
+        net: standardised images (N, C, H, W) -> a list of logits, or one tensor of logits.
         epochs: passes over the training part, in all.
         seed: of the order of the images and of their changes. (Weights are drawn when a net is made.)
         checkpoint: a file written after every epoch. Where it is there already, its rows are yielded first
@@ -140,7 +140,7 @@ def one_cycle(progress: float) -> float:
 def batches(
     split: Split, batch_size: int, generator: Generator, *, changed: bool = True
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One pass in random order: images (B, 3, S, S) in 0..1 and masks (B, 1, S, S), float32.
+    """One pass in random order: images (B, 3, S, S), standardised, and masks (B, 1, S, S), float32.
 
     Order and changes come from `generator` (CPU). An incomplete last batch is left out. Where several
     processes train together, each gets its part of the same global batch.
@@ -148,10 +148,11 @@ def batches(
     mine = distributed.my_part()
     order = torch.randperm(len(split.images), generator=generator).to(split.images.device)
     for chosen in order.split(batch_size)[: len(order) // batch_size]:
-        images, masks = as_input(split.images[chosen[mine]]), split.masks[chosen[mine]].float()
+        images, masks = split.images[chosen[mine]].float() / 255, split.masks[chosen[mine]].float()
         if changed:
-            images, masks = augment.apply(images, masks, augment.draw(batch_size, generator).part(mine))
-        yield images, masks
+            drawn = augment.draw(batch_size, generator, channels=images.shape[1])
+            images, masks = augment.apply(images, masks, drawn.part(mine))
+        yield standardise(images), masks
 
 
 @torch.no_grad()

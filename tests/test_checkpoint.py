@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"model\.pt cannot be written \(No space left on device\): free some space"):
         write(path, b"new and longer")
     assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]  # no half of a file fills the disk
 
 
 def test_a_move_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
@@ -63,11 +66,12 @@ def test_a_kill_while_writing_leaves_the_old_file_and_the_next_writer_recovers(t
     """A child process dies with half of its bytes on the disk."""
     path = tmp_path / "model.pt"
     write(path, b"old")
-    if (child := os.fork()) == 0:
-        files.os.fsync = lambda handle: os._exit(9)
-        write(path, b"half of the new")
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    child = (
+        "import os, sys; from course_lib import files; files.os.fsync = lambda handle: os._exit(9);"
+        "files.write(sys.argv[1], b'half of the new')"
+    )
+    package = Path(files.__file__).parent.parent
+    assert subprocess.run([sys.executable, "-c", child, str(path)], cwd=package).returncode == 9
     assert path.read_bytes() == b"old"
     assert (tmp_path / ".model.pt.partial").exists()
     write(path, b"new")

@@ -344,6 +344,11 @@ def test_sizes_that_cannot_be_halved_are_refused(size):
         make()(picture(size=size))
 
 
+def test_one_image_without_a_batch_is_refused():
+    with pytest.raises(UserError, match=r"the images have shape \(3, 16, 32\): give \(N, channels, height, width\)"):
+        make()(picture()[0])
+
+
 def test_other_channels_are_refused():
     with pytest.raises(UserError, match="the image has 1 channels and this net takes 3"):
         make()(picture(channels=1))

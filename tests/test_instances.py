@@ -97,3 +97,5 @@ def test_the_threshold_is_exclusive():
 def test_spacing_joins_near_peaks():
     probability = disks((20, 20, 9), (20, 34, 9))
     assert names(separate(probability, spacing=20)) == [1]
+    apart = disks((20, 20, 5), (20, 32, 5))
+    assert names(separate(apart, spacing=20)) == [1, 2]  # but never what does not touch

@@ -206,6 +206,16 @@ def test_receptive_field_of_every_head():
     assert receptive_field(make(deep_supervision=True), side=64) == (52, 52)
 
 
+def test_receptive_field_does_not_depend_on_what_was_learned():
+    net = make(widths=(4, 6))
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.constant_(module.running_mean, 9)
+            nn.init.constant_(module.weight, -1)
+            nn.init.constant_(module.bias, -9)
+    assert receptive_field(net, side=64) == (20, 20)
+
+
 def test_receptive_field_leaves_the_net_alone():
     net = make()
     before = {name: value.clone() for name, value in net.state_dict().items()}

@@ -91,6 +91,13 @@ def test_the_mode_and_the_statistics_stay(training):
     assert torch.equal(found, probabilities(net.eval(), picture(16, 24)[None], setting=CPU))
 
 
+def test_the_mode_stays_when_the_net_refuses():
+    net = make().train()
+    with pytest.raises(UserError, match="convert it first"):
+        probabilities(net, torch.rand(1, 1, 16, 24), setting=CPU)
+    assert net.training
+
+
 # One image of any size
 
 
@@ -260,3 +267,6 @@ def test_settings_change_the_rounding_only(precision, channels_last):
     last = net.conv1_0.conv1.weight.is_contiguous(memory_format=torch.channels_last)
     assert last is channels_last
     assert setting.forward(net, images)[-1].dtype == FORMATS[precision]
+    net = Recorder()
+    setting.forward(net, torch.rand(2, 3, 16, 24))
+    assert net.seen[0][None].is_contiguous(memory_format=torch.channels_last) is channels_last

@@ -73,6 +73,8 @@ def test_overlay_without_a_prediction_or_a_mask():
     masks[1] = 0
     figure = drawable(show.overlay(images.float() / 255, masks))
     assert [len(outlines(axis)) for axis in figure.axes] == [1, 0]
+    pixels = (images[1].permute(1, 2, 0) / 255).numpy()
+    np.testing.assert_allclose(figure.axes[1].images[0].get_array(), pixels, atol=1e-6)  # floats are not scaled again
     assert legend(figure) == ["true"]
 
 
@@ -134,6 +136,11 @@ def test_training_curve_is_the_mean_with_a_band():
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("epoch", "IoU")
     styles = {(line.get_color(), line.get_linestyle()) for line in axis.lines}
     assert len(styles) == 2
+
+
+def test_training_curve_drops_nobody():
+    (axis,) = drawable(show.training_curve({f"net {n}": runs(1) for n in range(8)})).axes
+    assert len(axis.lines) == 8
 
 
 def test_training_curve_of_another_key():

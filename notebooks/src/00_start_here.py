@@ -41,6 +41,7 @@ from course_lib.data import load
 from course_lib.grid import NestedUNet
 from course_lib.measure import macs, parameters
 from course_lib.metrics import count, iou
+from course_lib.predict import as_input
 from course_lib.results import record, table
 from course_lib.train import evaluate, fit
 
@@ -214,7 +215,7 @@ check_count_mistakes(count_mistakes)
 
 # %%
 with torch.no_grad():
-    deepest = net.cpu()(val.images / 255)[-1]
+    deepest = net.cpu()(as_input(val.images))[-1]
 predicted = to_mask(deepest)
 worst = iou(count(predicted, val.masks)).argsort()[:8]
 titles = [f"missed {m}, invented {i}" for m, i in (count_mistakes(predicted[n], val.masks[n]) for n in worst)]
@@ -254,7 +255,7 @@ print(table(levels))
 # is left computes exactly what it computed before.
 
 # %% tags=["nbval-check-output"]
-image = val.images[:1] / 255
+image = as_input(val.images[:1])
 with torch.no_grad():
     whole, small = net(image), net.prune(1)(image)
 print("head 1 of the pruned net is bit-equal:", torch.equal(whole[0], small[0]))
