@@ -52,9 +52,10 @@ def load_results(name: str) -> dict[str, Any]:
 
 
 def table(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None) -> str:
-    """Rows as aligned text: floats with three decimals, and "not measured yet" where a row has no value."""
+    """Rows as aligned text: floats with three decimals, "-" for None (does not apply), and "not measured yet"
+    where a row lacks the column."""
     columns = list(columns or rows[0])
-    lines = [columns] + [[_cell(row.get(column)) for column in columns] for row in rows]
+    lines = [columns] + [[_cell(row, column) for column in columns] for row in rows]
     widths = [max(len(line[n]) for line in lines) for n in range(len(columns))]
     numeric = [all(isinstance(row.get(column), int | float) for row in rows) for column in columns]
     return "\n".join(
@@ -85,9 +86,12 @@ def as_json(content: Any) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-def _cell(value: Any) -> str:
-    if value is None:
+def _cell(row: dict[str, Any], column: str) -> str:
+    if column not in row:
         return "not measured yet"
+    value = row[column]
+    if value is None:
+        return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 

