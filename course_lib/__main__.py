@@ -49,13 +49,15 @@ def doctor(options: argparse.Namespace) -> int:
     print(f"device        {facts['device']}")
     if not cuda:
         print(f"bfloat16      {'in hardware: --precision auto uses it' if cpu_has_bf16() else 'not in hardware'}")
-    print(f"preset        {presets.resolve()} (COURSE_PRESET or -p PRESET changes it)")
+    print(f"preset        {presets.resolve()} (run --preset or COURSE_PRESET changes it)")
     folder = cache.folder()
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     print(f"data cache    {folder} ({shutil.disk_usage(nearest).free / 1e9:.0f} GB free)")
     for name, source in data.SOURCES.items():
         local = os.environ.get(source.variable)
-        print(f"{name:13} {f'from {local}' if local else f'{source.variable} is not set'}")
+        fetched = (folder / cache.ARCHIVES / f"{name}.zip").is_file()
+        missing = f"not here: python -m course_lib data {name}, or set {source.variable}"
+        print(f"{name:13} {f'from {local}' if local else 'downloaded' if fetched else missing}")
     missing = [name for name in ("jupyterlab", "nbclient", "nbconvert") if importlib.util.find_spec(name) is None]
     if missing:
         print(f"missing       {', '.join(missing)}: pip install -e '.[notebooks]'")
@@ -144,7 +146,9 @@ def predict_files(options: argparse.Namespace) -> None:
         found = _predict_one(net, pixel_values, None if options.native else facts.get("size", 96), options)
         pictures = {"probability": np.rint(255 * found).astype(np.uint8), "mask": (found > 0.5).astype(np.uint8) * 255}
         if options.instances:
-            pictures["instances"] = separate(found).astype(np.uint16)
+            scale = 1 if options.native else max(1, max(found.shape) / facts.get("size", 96))  # pixels are smaller
+            nuclei = separate(found, spacing=round(3 * scale), smallest=round(8 * scale**2))
+            pictures["instances"] = nuclei.astype(np.uint16)
         for kind, picture in pictures.items():
             write(out / f"{path.stem}_{kind}.png", _as_png(picture))
         print(out / f"{path.stem}_mask.png")

@@ -5,7 +5,6 @@ the mistake. tests/wrong_answers holds answers that each check must refuse, and 
 """
 
 import functools
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -51,18 +50,22 @@ def _check(function: Callable[[Any], None]) -> Callable[[Any], None]:
 @_check
 def check_to_mask(fn: Callable[[Tensor], Tensor]) -> None:
     """`fn(logits) -> mask`: (N, 1, H, W) floats to bool, True where the probability is above one half."""
-    logits = torch.tensor([[-4.0, -0.3, 0.2], [0.4, 0.6, 5.0]])[None, None]
-    mask = fn(logits.clone())
+    logits = torch.tensor([-4.0, -0.3, 0.0, 0.05, 0.4, 0.6, 5.0, -1.0]).reshape(2, 1, 2, 2)
+    given = logits.clone()
+    mask = fn(given)
+    assert given.equal(logits), "the logits themselves were changed: use sigmoid(), not sigmoid_()"
     assert isinstance(mask, Tensor), f"a tensor is wanted, this is {type(mask).__name__}"
     assert mask.shape == logits.shape, f"the shape changed from {tuple(logits.shape)} to {tuple(mask.shape)}"
     assert mask.dtype == torch.bool, f"a mask answers yes or no, so its type is bool, not {mask.dtype}: compare with >"
     want = logits > 0
-    assert not mask.equal(~want), "nucleus and background are swapped: True means nucleus"
+    assert mask.any(), "everything became background: an argmax over one channel is always 0"
+    assert not mask.all(), (
+        "everything became nucleus: perhaps a softmax, which over one channel is always 1? One logit needs a sigmoid"
+    )
+    assert not (mask.equal(logits < 0) or mask.equal(~want)), "nucleus and background are swapped: True means nucleus"
+    assert not mask.equal(logits >= 0), "a probability of exactly one half is not above it: > instead of >="
     assert not mask.equal(logits > 0.5), (
         "the threshold 0.5 belongs to probabilities, but these are logits: put them through a sigmoid first"
-    )
-    assert not mask.all(), (
-        "everything became nucleus: a softmax over one channel is always 1, a single logit needs a sigmoid"
     )
     assert mask.equal(want), f"logits {logits.flatten().tolist()} became {mask.int().flatten().tolist()}"
 
@@ -70,16 +73,20 @@ def check_to_mask(fn: Callable[[Tensor], Tensor]) -> None:
 @_check
 def check_count_mistakes(fn: Callable[[Tensor, Tensor], tuple[int, int]]) -> None:
     """`fn(predicted, true) -> (missed, invented)`: pixels, from masks of {0, 1} of type uint8 or bool."""
-    true = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]], dtype=torch.uint8)
-    predicted = torch.tensor([[0, 1, 0, 1], [0, 1, 0, 0]], dtype=torch.uint8)  # misses 3, invents 1
+    true = torch.tensor([1, 1, 1, 0, 1, 1, 0, 0], dtype=torch.uint8).reshape(2, 1, 2, 2)
+    predicted = torch.tensor([0, 1, 0, 1, 0, 1, 0, 0], dtype=torch.uint8).reshape(2, 1, 2, 2)  # misses 3, invents 1
     answer = fn(predicted, true)
     assert isinstance(answer, tuple | list) and len(answer) == 2, "two numbers are wanted: (missed, invented)"
+    assert all(getattr(value, "numel", lambda: 1)() == 1 for value in answer), "each is one number: sum over all pixels"
     missed, invented = (float(value) for value in answer)
     assert (missed, invented) != (1, 3), (
         "missed and invented are swapped: a missed pixel is nucleus in `true` and background in `predicted`"
     )
     assert missed < 100 and invented < 100, (
         "uint8 cannot go below zero, 0 - 1 is 255 there: turn the masks into bool, or compare instead of subtracting"
+    )
+    assert (missed, invented) not in {(2, -2), (2, 0)}, (
+        "a difference of areas lets mistakes cancel each other: compare pixel by pixel"
     )
     assert not (missed == invented == 4), "both numbers count every wrong pixel: keep the two kinds apart"
     assert missed == int(missed) and invented == int(invented), "shares came out: count pixels, do not average"
@@ -113,6 +120,14 @@ def check_unet(cls: Callable[[int, int, tuple[int, ...]], nn.Module]) -> None:
     assert logits.min() < 0 or logits.max() > 1, (
         "all values lie between 0 and 1: return logits, the loss takes the sigmoid by itself"
     )
+    assert logits.min() < 0, "no logit is below 0: is there a ReLU behind the head?"
+    assert not any(
+        isinstance(value, list) and any(isinstance(x, Tensor) for x in value) for value in vars(net).values()
+    ), "a list in self keeps feature maps from one call to the next: make it a local variable of forward"
+    deeper, _ = _sizes_of_feature_maps(cls(3, 2, (4, 5, 6, 7)), image)
+    assert min(deeper) == (2, 3), (
+        "with four widths the image is halved three times: loop over the blocks, do not write them out for three"
+    )
     _assert_every_channel_is_used(net, image)
     _assert_gradients_are_true(net, image)
     reference = NestedUNet(3, 2, widths, wiring="unet")
@@ -132,10 +147,10 @@ def check_training_step(fn: Callable[[nn.Module, torch.optim.Optimizer, Tensor, 
 
     def train(step: Callable) -> tuple[list[Any], Tensor]:
         torch.manual_seed(1)
-        net = nn.Conv2d(3, 1, 3, padding=1)
+        net = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 1, 3, padding=1))
         optimiser = torch.optim.SGD(net.parameters(), lr=0.5)
         losses = [step(net, optimiser, images, masks) for _ in range(3)]
-        return losses, net.weight.detach()
+        return losses, net[1].weight.detach()
 
     try:
         losses, weights = train(fn)
@@ -143,11 +158,17 @@ def check_training_step(fn: Callable[[nn.Module, torch.optim.Optimizer, Tensor, 
         assert "modified by an inplace operation" not in str(problem), (
             "the weights change before loss.backward() has used them: call optimiser.step() after it"
         )
+        assert "does not require grad" not in str(problem), (
+            "the loss has no path back to the weights: no threshold, detach or no_grad before it"
+        )
         raise
     start = train(lambda *_: None)[1]
     assert all(loss is not None for loss in losses), "it returns nothing: return the loss as a number"
     assert not any(isinstance(loss, Tensor) and loss.requires_grad for loss in losses), (
         "the loss that comes back still holds the whole graph, and memory fills up: return loss.item()"
+    )
+    assert not any(isinstance(loss, Tensor) for loss in losses), (
+        "a tensor comes back: return loss.item(), a plain number"
     )
     assert not torch.equal(weights, start), (
         "the weights did not change in three steps: the gradient is computed by loss.backward() and used by "
@@ -185,7 +206,29 @@ def _sigmoid_twice(net, optimiser, images, masks) -> None:
     optimiser.step()
 
 
+def _arguments_swapped(net, optimiser, images, masks) -> None:
+    loss = bce_dice(masks, net(images))
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+
+
+def _in_evaluation_mode(net, optimiser, images, masks) -> None:
+    net.eval()
+    _right_step(net, optimiser, images, masks)
+
+
+def _uphill(net, optimiser, images, masks) -> None:
+    loss = -bce_dice(net(images), masks)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+
+
 _MISTAKEN_STEPS = {
+    _arguments_swapped: "bce_dice takes the logits first, then the masks",
+    _in_evaluation_mode: "the net is put into evaluation mode, where batch norm does not learn: leave its mode alone",
+    _uphill: "the loss grows: minimise bce_dice, not its negative",
     _without_zero_grad: "gradients of earlier steps add up: call optimiser.zero_grad() before loss.backward()",
     _sigmoid_twice: "bce_dice takes logits and applies the sigmoid itself: give it the net's output as it is",
 }
@@ -242,9 +285,10 @@ def _assert_gradients_are_true(net: nn.Module, image: Tensor) -> None:
 
 def _assert_same_function(net: nn.Module, reference: nn.Module, image: Tensor) -> None:
     """Where the parameters line up one by one, the same numbers must give the same logits."""
-    pairs = list(itertools.zip_longest(net.parameters(), reference.parameters()))
-    if any(ours is None or theirs is None or ours.shape != theirs.shape for ours, theirs in pairs):
-        return  # built in another order: nothing to compare
+    pairs = list(zip(net.parameters(), reference.parameters(), strict=True))
+    assert all(ours.shape == theirs.shape for ours, theirs in pairs), (
+        "the blocks stand in another order than the text asks for: encoder from the top, decoder from the lowest, head"
+    )
     for ours, theirs in pairs:
         theirs.data.copy_(ours.data)
     with torch.no_grad():

@@ -29,7 +29,7 @@ PREPARATION = 1  # goes up when prepared pixels would change: older cache files 
 # are equal and those of stained ones differ by 7 or more; dark images have means below 60, bright ones above 200.
 COLOUR = 3
 BRIGHT = 128
-DEAL = ("train", "val", "test", "train", "train")  # any three images in a row reach all parts
+DEAL = ("train", "val", "test", "train", "train")  # the first three images reach all parts
 
 
 class Split(NamedTuple):
@@ -120,7 +120,8 @@ def load(
         prepared = _from_folder(Path(name), size, progress)
     else:
         raise UserError(
-            f"there is no data set or folder {str(name)!r}: use synthetic, {', '.join(SOURCES)} or a folder"
+            f"there is no data set or folder {str(name)!r} (looked in {Path.cwd()}): "
+            f"use synthetic, {', '.join(SOURCES)} or a folder"
         )
     return split(*prepared)
 
@@ -159,11 +160,14 @@ def _at_hand(name: str, folder: Path, download: bool, progress: bool) -> Path:
         download_archive(source.url, source.sha256, path, progress=progress)
     elif not path.is_file():
         raise UserError(
-            f"{name} is not on this machine: run `make data`, or set {source.variable} to a local archive, "
-            "or use the built-in data set 'synthetic'"
+            f"{name} is not on this machine: run `python -m course_lib data {name}`, or set {source.variable} "
+            "to a local archive, or use the built-in data set 'synthetic'"
         )
     elif sha256_of(path) != source.sha256:
-        raise UserError(f"{path} is damaged (its SHA-256 is not the published one): delete it and run `make data`")
+        raise UserError(
+            f"{path} is damaged (its SHA-256 is not the published one): "
+            f"delete it and run `python -m course_lib data {name}`"
+        )
     return path
 
 

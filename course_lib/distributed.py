@@ -45,7 +45,7 @@ def my_part() -> slice:
 
 
 def total(value: Tensor) -> Tensor:
-    """The sum of a tensor over all processes."""
+    """The sum of a tensor over all processes, written into the tensor itself."""
     if size() > 1:
         dist.all_reduce(value)
     return value

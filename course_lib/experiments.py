@@ -55,5 +55,10 @@ EXPERIMENTS: dict[str, Callable[[], list[dict[str, Any]]]] = {"first_real": firs
 def run(name: str) -> Path:
     """Run one experiment and write data/results/NAME.json. Returns the path."""
     experiment = EXPERIMENTS[name]
+    measured = results.machine()
     rows = experiment()
-    return results.store(name, rows, about=experiment.__doc__, command=f"python -m course_lib experiment {name}")
+    command = f"python -m course_lib experiment {name}"
+    path = results.store(name, rows, about=experiment.__doc__, command=command, measured=measured)
+    for finished in RUNS.glob(f"{name}-*.pt"):
+        finished.unlink()  # the next call measures anew
+    return path

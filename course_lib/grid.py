@@ -3,7 +3,8 @@
     x^{i,0} = H(D(x^{i-1,0}))                                       the encoder, x^{0,0} = H(image)
     x^{i,j} = H([ x^{i,k} for k in SKIPS(j),  U(x^{i+1,j-1}) ])     every other node
 
-H is two convolutions, D halves, U doubles, [ ] concatenates channels (Zhou et al., UNet++, 2018, equation 1).
+H is two convolutions, D halves, U doubles, [ ] concatenates channels (Zhou et al., UNet++, 2020; the paper of
+2018 leaves D unwritten).
 """
 
 from collections.abc import Callable, Sequence

@@ -14,7 +14,7 @@ def bce_dice(logits: Tensor, target: Tensor) -> Tensor:
 
         1/2 BCE(y, p) + 1 - 2 Σ y p / (Σ y + Σ p)
 
-    UNet++ (2018), equation 3, with the full cross entropy that its released code uses. One is added above
+    The loss of UNet++ (2018), with the full cross entropy that its released code uses. One is added above
     and below the fraction, so an empty image that is predicted empty costs nothing.
 
     Args:
@@ -36,7 +36,7 @@ def lovasz_hinge(logits: Tensor, target: Tensor) -> Tensor:
     """The Lovász hinge: a convex surrogate of 1 - IoU, per image, then averaged.
 
     Pixels are sorted by their hinge error; each weighs what it adds to the Jaccard loss when it joins the
-    wrong ones (Berman, Triki and Blaschko, The Lovász-Softmax loss, CVPR 2018, equation 9).
+    wrong ones (Berman, Triki and Blaschko, The Lovász-Softmax loss, CVPR 2018).
 
     Args and returns as `bce_dice`.
     """

@@ -79,7 +79,7 @@ def receptive_field(net: nn.Module, *, side: int = 256, in_channels: int = 3) ->
     batch norm forgets what it learned and max pooling averages, so that no ReLU and no maximum hides a path.
     At most `side`, a multiple of 2**depth.
     """
-    shadow = copy.deepcopy(net).eval().double()
+    shadow = copy.deepcopy(net).cpu().eval().double()
     for module in shadow.modules():
         if isinstance(module, nn.Conv2d):
             module.weight.data.abs_()

@@ -54,7 +54,7 @@ def probabilities(
 ) -> Tensor:
     """Probability maps (N, classes, H, W), float32 on the CPU, of images (N, C, H, W) the net takes as they are.
 
-    The net is left in the mode it was in.
+    The net is left in the mode it was in, on the setting's device.
     """
     setting = setting or Setting()
     device, training = torch_device(setting.device), net.training

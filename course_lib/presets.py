@@ -22,7 +22,7 @@ class Sizes:
 PRESETS = {
     "smoke": Sizes(images=100, size=32, widths=(8, 16, 32), epochs=10, seeds=2),  # tests: seconds
     "laptop": Sizes(images=300, size=64, widths=(8, 16, 32, 64), epochs=15, seeds=2),  # two cores: a minute or two
-    "gpu": Sizes(images=2000, size=96, widths=(32, 64, 128, 256, 512), epochs=30, seeds=3),  # a Colab T4 or better
+    "gpu": Sizes(images=1000, size=96, widths=(16, 32, 64, 128, 256), epochs=15, seeds=3),  # a Colab T4 or better
 }
 
 

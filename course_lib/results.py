@@ -30,9 +30,20 @@ def record(**values: Any) -> None:
     write(path, as_json(known | values))
 
 
-def store(name: str, rows: Sequence[dict[str, Any]], *, about: str, command: str, folder: Path = STORED) -> Path:
-    """Write what an experiment measured to data/results/NAME.json, with where and when it was measured."""
-    content = {"about": about, "command": command, "measured": machine(), "rows": list(rows)}
+def store(
+    name: str,
+    rows: Sequence[dict[str, Any]],
+    *,
+    about: str,
+    command: str,
+    measured: dict[str, Any] | None = None,
+    folder: Path = STORED,
+) -> Path:
+    """Write what an experiment measured to data/results/NAME.json.
+
+    `measured` says where and when: `machine()` as it was when the experiment began, or now.
+    """
+    content = {"about": about, "command": command, "measured": measured or machine(), "rows": list(rows)}
     path = folder / f"{name}.json"
     write(path, as_json(content))
     return path

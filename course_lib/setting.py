@@ -1,5 +1,6 @@
 """How a net is computed: device, number format, memory layout. It changes the time, and only the rounding."""
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +33,7 @@ class Setting:
 
     @classmethod
     def fast(cls, device: str = "auto") -> "Setting":
-        """The setting that measured fastest for this kind of device (benchmarks/README.md), compile aside."""
+        """The setting that measured fastest on a CPU (benchmarks/README.md); the usual choice on a GPU."""
         if torch_device(device).type == "cuda":
             precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         else:
@@ -62,9 +63,11 @@ def torch_device(name: str) -> torch.device:
     """ "auto", "cpu", "cuda" or "cuda:1" as a device.
 
     Raises:
-        UserError: CUDA is asked for and not there.
+        UserError: an unknown name, or CUDA is asked for and not there.
     """
     cuda = torch.cuda.is_available()
+    if name not in ("auto", "cpu", "cuda") and not re.fullmatch(r"cuda:\d+", name):
+        raise UserError(f"device {name!r} is unknown: use auto, cpu or cuda")
     if name.startswith("cuda") and not cuda:
         raise UserError(f"device {name!r} is not on this machine: use 'cpu', or attach a GPU and start again")
     return torch.device(("cuda" if cuda else "cpu") if name == "auto" else name)

@@ -61,15 +61,15 @@ def fit(
 
     A row is {"epoch", "loss", "val_iou", "val_dice", "lr", "seconds"}: the mean training loss, the pooled
     scores at threshold 0.5 of the mean of heads, the learning rate of the last step, and the epoch's wall
-    time. `net` is in evaluation mode whenever a row is yielded. The same net, seed, recipe and setting give
-    the same rows, seconds apart.
+    time. `net` is in evaluation mode whenever a row is yielded. On a CPU the same net, seed, recipe and setting
+    give the same rows, all but the seconds.
 
     Args:
         net: standardised images (N, C, H, W) -> a list of logits, or one tensor of logits.
         epochs: passes over the training part, in all.
         seed: of the order of the images and of their changes. (Weights are drawn when a net is made.)
         checkpoint: a file written after every epoch. Where it is there already, its rows are yielded first
-            and training goes on behind them, bit for bit as if it had never stopped.
+            and training goes on behind them; on a CPU bit for bit as if it had never stopped.
 
     Raises:
         UserError: a checkpoint of another run, a loss that is not finite, too little GPU memory, or a batch
@@ -80,7 +80,10 @@ def fit(
     train, val = (part._replace(images=part.images.to(device), masks=part.masks.to(device)) for part in splits[:2])
     batch_size = min(recipe.batch_size, len(train.ids))
     if batch_size % distributed.size():
-        raise UserError(f"batch_size {batch_size} cannot be dealt to {distributed.size()} processes: use a multiple")
+        raise UserError(
+            f"a batch of {batch_size} (of {len(train.ids)} training images) cannot be dealt to {distributed.size()} "
+            "processes: use a multiple"
+        )
 
     distributed.share(setting.place(net))
     model = setting.compiled(net)
@@ -88,7 +91,7 @@ def fit(
     optimiser = make_optimiser(net, recipe)
     steps = epochs * (len(train.ids) // batch_size)
     schedule = LambdaLR(optimiser, lambda step: one_cycle(step / steps))
-    scaler = torch.amp.GradScaler(device.type, enabled=setting.precision == "fp16")
+    scaler = torch.amp.GradScaler(device.type, init_scale=2.0**10, enabled=setting.precision == "fp16")
     generator = Generator().manual_seed(seed)
 
     rows: list[Row] = []
@@ -99,11 +102,14 @@ def fit(
         net.eval()
         yield from list(rows)
 
+    if distributed.total(torch.tensor(len(rows), device=device)) != len(rows) * distributed.size():
+        raise UserError("the processes see different checkpoints: write to a disk that they share")
+
     for epoch in range(len(rows) + 1, epochs + 1):
         started, losses = time.perf_counter(), []
         model.train()
         try:
-            for images, masks in batches(train, batch_size, generator, changed=recipe.augment):
+            for images, masks in batches(train, batch_size, generator, augmented=recipe.augment):
                 loss = loss_of(setting.forward(model, images), masks)
                 optimiser.zero_grad()
                 scaler.scale(loss).backward()
@@ -138,7 +144,7 @@ def one_cycle(progress: float) -> float:
 
 
 def batches(
-    split: Split, batch_size: int, generator: Generator, *, changed: bool = True
+    split: Split, batch_size: int, generator: Generator, *, augmented: bool = True
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One pass in random order: images (B, 3, S, S), standardised, and masks (B, 1, S, S), float32.
 
@@ -149,7 +155,7 @@ def batches(
     order = torch.randperm(len(split.images), generator=generator).to(split.images.device)
     for chosen in order.split(batch_size)[: len(order) // batch_size]:
         images, masks = split.images[chosen[mine]].float() / 255, split.masks[chosen[mine]].float()
-        if changed:
+        if augmented:
             drawn = augment.draw(batch_size, generator, channels=images.shape[1])
             images, masks = augment.apply(images, masks, drawn.part(mine))
         yield standardise(images), masks

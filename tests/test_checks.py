@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import jupytext
+import nbformat
 import pytest
 import torch
 
@@ -27,7 +28,11 @@ WRONG = [
 
 def solution(lesson: str, name: str):
     """The object that the lesson's own exercise cell defines, with the lesson's own imports."""
-    cells = [cell for cell in jupytext.read(ROOT / f"notebooks/src/{lesson}.py").cells if cell.cell_type == "code"]
+    return defined_in(jupytext.read(ROOT / f"notebooks/src/{lesson}.py"), name)
+
+
+def defined_in(notebook, name: str):
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     imports = next(cell.source for cell in cells if "from course_lib" in cell.source and "setup" not in _tags(cell))
     exercise = next(
         cell.source
@@ -47,6 +52,13 @@ def _tags(cell):
 def test_the_lessons_own_solution_passes_and_says_so_in_one_line(module, capsys):
     module.CHECK(solution(module.LESSON, module.EXERCISE))
     assert capsys.readouterr().out == f"{module.EXERCISE}: correct\n"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.EXERCISE)
+def test_a_hole_of_the_exercise_edition_is_called_one(module):
+    edition = nbformat.read(ROOT / f"notebooks/exercises/{module.LESSON}.ipynb", as_version=4)
+    with pytest.raises(AssertionError, match=f"{module.EXERCISE} is not written yet: replace the line"):
+        module.CHECK(defined_in(edition, module.EXERCISE))
 
 
 @pytest.mark.parametrize(("check", "pattern", "answer"), WRONG)

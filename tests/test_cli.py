@@ -103,7 +103,10 @@ def test_doctor_ends_with_what_to_type_next(capsys):
     ("arguments", "sentence"),
     [
         (["train", "--data", "no-such-thing", "--out", "OUT"], "there is no data set or folder 'no-such-thing'"),
-        (["train", "--data", "bbbc038", "--out", "OUT"], "run `make data`, or set COURSE_BBBC038_ARCHIVE"),
+        (
+            ["train", "--data", "bbbc038", "--out", "OUT"],
+            "run `python -m course_lib data bbbc038`, or set COURSE_BBBC038_ARCHIVE",
+        ),
         (["train", "--wiring", "unet", "--deep-supervision", "--out", "OUT"], "choose 'unet-e'"),
         (["train", "--size", "90", "--widths", "2", "2", "2", "--out", "OUT"], "90x90 cannot be halved 2 times"),
         (["train", "--device", "cuda", "--out", "OUT"], "device 'cuda' is not on this machine"),

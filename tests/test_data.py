@@ -396,7 +396,10 @@ def server(tmp_path, monkeypatch):
 
 
 def test_download_only_when_asked_and_once(server, own_cache):
-    with pytest.raises(UserError, match=r"bbbc038 is not on this machine: run `make data`, or set COURSE_BBBC038"):
+    with pytest.raises(
+        UserError,
+        match=r"bbbc038 is not on this machine: run `python -m course_lib data bbbc038`, or set COURSE_BBBC038",
+    ):
         load()
     assert server["requests"] == 0
     splits = load(download=True)
@@ -433,7 +436,9 @@ def test_damaged_download_is_noticed_and_replaced(server, own_cache):
         cached.unlink()
     [archive] = own_cache.rglob("*.zip")
     archive.write_bytes(archive.read_bytes()[:-5])
-    with pytest.raises(UserError, match=r"bbbc038\.zip is damaged .*delete it and run `make data`"):
+    with pytest.raises(
+        UserError, match=r"bbbc038\.zip is damaged .*delete it and run `python -m course_lib data bbbc038`"
+    ):
         load()
     assert same(load(download=True), splits)
 
@@ -442,7 +447,7 @@ def test_damaged_download_is_noticed_and_replaced(server, own_cache):
 
 
 def test_names_sizes_and_variables(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="no data set or folder 'nuclei': use synthetic, bbbc038, dsb2018-fluo or"):
+    with pytest.raises(UserError, match=r"no data set or folder 'nuclei' .*: use synthetic, bbbc038, dsb2018-fluo or"):
         load("nuclei")
     for size in (0, -96, 15, 1025):
         with pytest.raises(UserError, match=f"size is {size}: use"):

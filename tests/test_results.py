@@ -169,11 +169,9 @@ def test_unknown_presets_are_refused(monkeypatch, no_variable):
 def test_presets_grow_and_fit_their_nets():
     rows = list(PRESETS.values())
     assert list(PRESETS) == ["smoke", "laptop", "gpu"]
-    assert PRESETS["gpu"].widths == (32, 64, 128, 256, 512)
     for small, large in pairwise(rows):
         assert small.images < large.images
         assert small.size < large.size
-        assert small.epochs < large.epochs
         assert len(small.widths) < len(large.widths)
     assert all(isinstance(row, Sizes) and row.size % 2 ** (len(row.widths) - 1) == 0 for row in rows)
     assert all(row.seeds >= 2 for row in rows)  # a mean needs two

@@ -111,7 +111,7 @@ def test_a_plain_net_that_returns_one_tensor_trains_too(splits):
 
 def test_batches_cover_the_data_once_and_drop_the_incomplete_one(splits):
     part = splits.train
-    seen = torch.cat([images for images, _ in batches(part, 4, torch.Generator().manual_seed(0), changed=False)])
+    seen = torch.cat([images for images, _ in batches(part, 4, torch.Generator().manual_seed(0), augmented=False)])
     assert len(seen) == len(part.ids) // 4 * 4
     known = as_input(part.images)
     nearest = (seen[:, None] - known[None]).abs().amax(dim=(2, 3, 4)).min(dim=1)

@@ -9,11 +9,11 @@
 #
 # You will be able to
 #
-# - write U-Net of any depth in fourteen lines,
+# - write U-Net of any depth in fifteen lines,
 # - write a training step, and say what happens when a line of it is missing,
 # - find out what a part of a net is good for: cut it after training, train without it, and compare.
 #
-# Two cores need about three minutes, a GPU two.
+# Two cores need about two minutes; on a GPU it was not measured yet.
 
 # %% tags=["setup", "nbval-ignore-output"]
 import importlib.util
@@ -53,7 +53,7 @@ from course_lib.train import Recipe, batches, evaluate, fit, make_optimiser, one
 # %% tags=["parameters"]
 PRESET = "auto"  # or "smoke", "laptop", "gpu"
 DATA = "auto"  # or "synthetic", "bbbc038", a folder
-EPOCHS = 0  # 0: as many as the preset says
+EPOCHS = 0  # 0: as many as the preset says; else 2 or more
 SEED = 0
 
 # %% tags=["timing"]
@@ -65,8 +65,8 @@ print(f"images: {name}")
 
 # %% [markdown]
 # The images are real nuclei (BBBC038, the 2018 Data Science Bowl) where their archive is on this machine, and
-# the built-in ones elsewhere. The line above says which. Nothing is downloaded behind your back: `make data`
-# fetches the archive. The outputs stored in this notebook were made with the built-in images.
+# the built-in ones elsewhere. The line above says which. Nothing is downloaded behind your back: `make data`, or
+# `python -m course_lib data bbbc038`, fetches the archive. The outputs stored here were made with the built-in images.
 
 # %%
 splits = data.load(name, sizes.size, count=sizes.images, seed=SEED)
@@ -94,8 +94,10 @@ show.display(figure, alt="U-Net: five encoder nodes down the left, four decoder 
 # %% [markdown]
 # ### Exercise 1: U-Net (20 minutes, medium)
 #
-# Write it. `pairwise((3, 8, 16))` gives (3, 8) and (8, 16), which is handy for channels. Up-sample with
-# `F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)`.
+# Write it: from images (N, in_channels, H, W) to logits (N, classes, H, W). Row i has `widths[i]` channels. Build the
+# encoder blocks first (`down`), then the decoder blocks from the lowest up (`up`), then the head, a 1x1 convolution.
+# `pairwise((3, 8, 16))` gives (3, 8) and (8, 16), which is handy for channels. Halve with `F.max_pool2d(x, 2)`, double
+# with `F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)`.
 #
 # <details><summary>Hint 1: which blocks</summary>The encoder has a block for each width, from the one before. The
 # decoder has one less; its input holds the channels of its own row and of the row below.
@@ -109,12 +111,13 @@ show.display(figure, alt="U-Net: five encoder nodes down the left, four decoder 
 class UNet(nn.Module):
     def __init__(self, in_channels, classes, widths):
         super().__init__()
+        ### BEGIN SOLUTION
         self.down = nn.ModuleList(VGGBlock(a, b) for a, b in pairwise((in_channels, *widths)))
         self.up = nn.ModuleList(VGGBlock(a + b, b) for a, b in pairwise(widths[::-1]))
         self.head = nn.Conv2d(widths[0], classes, kernel_size=1)
+        ### END SOLUTION
 
     def forward(self, image):
-        """(N, in_channels, H, W) -> logits (N, classes, H, W)."""
         ### BEGIN SOLUTION
         x, skips = image, []
         for i, block in enumerate(self.down):
@@ -141,7 +144,7 @@ print(f"{parameters(NestedUNet(wiring='unet')):,} in course_lib's grid with the 
 # %% [markdown]
 # ## What is one step of training?
 #
-# The loss says how wrong the logits are: half the binary cross entropy plus one minus the soft Dice of each image
+# The loss says how wrong the logits are: half the binary cross entropy, plus one minus the soft Dice of each image
 # (`bce_dice`; lesson 01 takes it apart). A step asks for its gradient and moves every weight a little against it.
 #
 # ### Exercise 2: the step (10 minutes, easy)
@@ -169,12 +172,12 @@ check_training_step(train_step)
 # %% [markdown]
 # ## What is a training?
 #
-# Ten lines around that step. `batches` shuffles, flips, turns and shifts the images with a generator of ours, so the
-# same seed gives the same batches, and brings each image to mean 0 and deviation 1. `one_cycle` lets the learning
-# rate rise and fall.
+# A loop around that step. `batches` shuffles, flips, turns and shifts the images with a generator of ours, so the
+# same seed gives the same batches, and brings each image to mean 0 and standard deviation 1. `one_cycle` lets the
+# learning rate rise and fall.
 
 # %%
-recipe = Recipe()
+recipe = Recipe(batch_size=min(8, len(splits.train.ids)))
 part = splits.train._replace(images=splits.train.images.to(device), masks=splits.train.masks.to(device))
 steps = epochs * (len(part.ids) // recipe.batch_size)
 torch.manual_seed(SEED)
@@ -201,9 +204,10 @@ assert by_hand[-1] < by_hand[0]
 # %% tags=["nbval-check-output"]
 torch.manual_seed(SEED)
 again = UNet(3, 1, sizes.widths)
-rows = list(islice(fit(again, splits, epochs=epochs, seed=SEED), 2))
-expect("by hand minus fit, epoch 1", by_hand[0] - rows[0]["loss"], 0, tol=1e-5)
-expect("by hand minus fit, epoch 2", by_hand[1] - rows[1]["loss"], 0, tol=1e-5)
+rows = list(islice(fit(again, splits, epochs=epochs, seed=SEED, recipe=recipe), 2))
+tolerance = 1e-5 if device.type == "cpu" else 0.02  # a GPU adds up in another order each time
+expect("by hand minus fit, epoch 1", by_hand[0] - rows[0]["loss"], 0, tol=tolerance)
+expect("by hand minus fit, epoch 2", by_hand[1] - rows[1]["loss"], 0, tol=tolerance)
 
 # %% [markdown]
 # ## Is it better than a threshold?
@@ -213,7 +217,7 @@ expect("by hand minus fit, epoch 2", by_hand[1] - rows[1]["loss"], 0, tol=1e-5)
 # %%
 scores = evaluate(net, val)
 print(table([{"method": "Otsu", "pooled IoU": otsu_iou}, {"method": "U-Net", "pooled IoU": scores["iou_pooled"]}]))
-assert scores["iou_pooled"] > otsu_iou
+assert scores["iou_pooled"] > otsu_iou, "U-Net is below the threshold here: train longer (EPOCHS)"
 
 # %%
 predicted = probabilities(net, val.images) > 0.5
@@ -224,8 +228,8 @@ figure = show.error_map(val.images[worst], val.masks[worst], predicted[worst], t
 show.display(figure, alt="Error maps of the four worst images of U-Net, missed in blue, invented in orange.")
 
 # %% [markdown]
-# The mean hides these four. Their mistakes are no matter of a pixel at the border: whole patches of background are
-# called nuclei, and whole nuclei are missed. Look at what these images share before you blame the net.
+# The mean hides these four. In the stored run their mistakes are no matter of a pixel at the border: whole patches of
+# background are called nuclei, and whole nuclei are missed. Look at what such images share before you blame the net.
 #
 # ## What does each skip carry?
 #
@@ -240,7 +244,7 @@ show.display(figure, alt="Error maps of the four worst images of U-Net, missed i
 
 # %%
 def cut(net, i):
-    """Let the skip connection of row i carry zeros. Returns the hook; its `remove` joins it again."""
+    """Let the skip connection of row i carry zeros. Returns the hook; its `remove` restores it."""
 
     def zeros_for_the_skip(block, inputs):
         skip, up = inputs[0].split([net.config["widths"][i], net.config["widths"][i + 1]], dim=1)
@@ -256,7 +260,7 @@ before = small(image)[-1]
 hook = cut(small, 0)
 print("a cut skip changes the logits:", not torch.equal(small(image)[-1], before))
 hook.remove()
-print("joined again, they are as before:", torch.equal(small(image)[-1], before))
+print("restored, they are as before:", torch.equal(small(image)[-1], before))
 
 
 # %%
@@ -322,31 +326,32 @@ print(table([{"trained without": name} | {f"{key} lost": mean[key][name] for key
 
 # %% [markdown]
 # Read the dots before the mean. With so few seeds, a difference smaller than the distance between two dots of one
-# column is noise, and we do not interpret it. Two things stand out of the noise.
+# column is noise, and we do not interpret it. Two things stand out from it.
 #
-# - A trained net relies on what it was given. Cut afterwards, its dearest skip costs far more than it costs a net that
-#   learned to live without it. "What breaks when I switch it off" is not "what is it needed for".
+# - A trained net relies on what it was given. Cut afterwards, its most costly skip costs far more than it costs a
+#   net that learned to live without it. "What breaks when I switch it off" is not "what is it needed for".
 # - Without any skip, training cannot make the borders good. With one missing, the others step in, up to a point.
 
 # %%
 cut_mean = {name: sum(values) / len(seeds) for name, values in after.items()}
 never_mean = {name: mean["boundary"][name] for name in after}
 for title, costs in (("cut after training", cut_mean), ("trained without", never_mean)):
-    dearest = max(costs, key=costs.get)
-    print(f"{title}: {dearest} costs most, {costs[dearest]:.3f} boundary IoU")
-assert max(cut_mean.values()) > max(never_mean.values())
-assert mean["boundary"]["all rows"] > 0
+    most = max(costs, key=costs.get)
+    print(f"{title}: {most} costs most, {costs[most]:.3f} boundary IoU")
+assert max(cut_mean.values()) > max(never_mean.values()), "not so here: read the dots, not our text"
+assert mean["boundary"]["all rows"] > 0, "not so here: read the dots, not our text"
 
 # %% [markdown]
 # ## And on real nuclei?
 #
-# The table is stored in the repository with the command that makes it again, the device and the date. Test part of
-# 565 images of BBBC038 at 96x96, widths 16 to 256, 20 epochs. Each net was trained with several seeds.
+# The table is stored in the repository with the command that makes it again, the device and the date: widths 16 to
+# 256, and a row for each net and seed.
 
 # %% tags=["nbval-ignore-output"]
 stored = load_results("first_real")
 print(table(stored["rows"], ["net", "seed", "iou_pooled", "iou_per_image", "boundary_iou_per_image"]))
-print("measured on", stored["measured"]["device"], stored["measured"]["date"])
+print(stored["about"], stored["rows"][0]["images"], "test images.")
+print("Measured on", stored["measured"]["device"], stored["measured"]["date"])
 
 # %% [markdown]
 # U-Net and UNet++ lie close together here. Whether the small distance means anything takes more seeds, a paired test
@@ -365,7 +370,7 @@ record(val_iou=scores["iou_pooled"], otsu_iou=otsu_iou, boundary_lost_without_sk
 # %% [markdown]
 # ## What we found
 #
-# - U-Net is an encoder, a decoder, and one concatenation a row. Training it is a loop of ten lines.
+# - U-Net is an encoder, a decoder, and one concatenation a row. Training it is a loop around one step.
 # - A skip carries position: what was where before the halving. Without any, the rims are worse after training too.
 # - What a trained net relies on and what a net needs are two questions with two experiments.
 #

@@ -22,6 +22,16 @@ def shares(predicted, true):
     return (true & ~predicted).float().mean(), (predicted & ~true).float().mean()
 
 
+def differences_of_areas(predicted, true):
+    difference = int(true.sum()) - int(predicted.sum())
+    return max(difference, 0), max(-difference, 0)
+
+
+def one_number_an_image(predicted, true):
+    predicted, true = predicted.bool(), true.bool()
+    return (true & ~predicted).sum((1, 2, 3)), (predicted & ~true).sum((1, 2, 3))
+
+
 def one_number(predicted, true):
     return (predicted != true).sum()
 
@@ -45,4 +55,6 @@ WRONG = {
     r"two numbers are wanted: \(missed, invented\)": one_number,
     r"3 pixels are missed and 1 is invented, but \(3, 2\) came out": wrong_negation,
     "bool masks give": only_for_integers,
+    "lets mistakes cancel each other": differences_of_areas,
+    "each is one number: sum over all pixels": one_number_an_image,
 }

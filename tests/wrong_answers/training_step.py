@@ -79,7 +79,53 @@ def loss_after_the_step(net, optimiser, images, masks):
     return bce_dice(net(images), masks).item()
 
 
+def in_evaluation_mode(net, optimiser, images, masks):
+    net.eval()
+    loss = bce_dice(net(images), masks)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.item()
+
+
+def swapped_arguments(net, optimiser, images, masks):
+    loss = bce_dice(masks, net(images))
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.item()
+
+
+def of_the_mask(net, optimiser, images, masks):
+    loss = bce_dice((net(images) > 0).float(), masks)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.item()
+
+
+def detached_tensor(net, optimiser, images, masks):
+    loss = bce_dice(net(images), masks)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.detach()
+
+
+def uphill(net, optimiser, images, masks):
+    loss = -bce_dice(net(images), masks)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.item()
+
+
 WRONG = {
+    "evaluation mode, where batch norm does not learn": in_evaluation_mode,
+    "takes the logits first, then the masks": swapped_arguments,
+    "no path back to the weights": of_the_mask,
+    "a tensor comes back": detached_tensor,
+    "minimise bce_dice, not its negative": uphill,
     "gradients of earlier steps add up: call optimiser.zero_grad": forgets_zero_grad,
     "weights did not change in three steps: .*loss.backward": forgets_backward,
     r"weights did not change in three steps.*optimiser.step\(\)": forgets_step,

@@ -159,6 +159,38 @@ class SkipsInWrongOrder(Base):
         return self.head(x)
 
 
+class ReLUBehindTheHead(Base):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class ThreeLevelsWrittenOut(Base):
+    def forward(self, x):
+        a = self.down[0](x)
+        b = self.down[1](F.max_pool2d(a, 2))
+        c = self.down[2](F.max_pool2d(b, 2))
+        b = self.up[-2](self.join(b, self.enlarge(c))) if c.shape[1] == self.down[-1].conv1.out_channels else b
+        return self.head(self.up[-1](self.join(a, self.enlarge(b))))
+
+
+class KeepsFeatureMaps(Base):
+    def __init__(self, in_channels, classes, widths):
+        super().__init__(in_channels, classes, widths)
+        self.skips = []
+
+    def forward(self, x):
+        self.skips.append(x)
+        return super().forward(x)
+
+
+class HeadFirst(Base):
+    def __init__(self, in_channels, classes, widths):
+        nn.Module.__init__(self)
+        self.head = nn.Conv2d(widths[0], classes, 1)
+        self.down = nn.ModuleList(VGGBlock(a, b) for a, b in pairwise((in_channels, *widths)))
+        self.up = nn.ModuleList(VGGBlock(a + b, b) for a, b in pairwise(widths[::-1]))
+
+
 class Hole(Base):
     def forward(self, x):
         raise NotImplementedError("your code here")
@@ -181,5 +213,9 @@ WRONG = {
     "every logit is 0": AlwaysZero,
     "self.down is a plain list.*nn.ModuleList": BlocksInAPlainList,
     "stops with RuntimeError": SkipsInWrongOrder,
+    "is there a ReLU behind the head": ReLUBehindTheHead,
+    "with four widths the image is halved three times": ThreeLevelsWrittenOut,
+    "keeps feature maps from one call to the next": KeepsFeatureMaps,
+    "blocks stand in another order": HeadFirst,
     "Hole is not written yet": Hole,
 }
