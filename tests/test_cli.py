@@ -73,17 +73,18 @@ def test_evaluate_prints_nothing_but_json(trained, folder, capsys, part, images)
 
 def test_predict_writes_masks_at_the_size_of_each_image(trained, folder, tmp_path):
     large = tmp_path / "large.png"
-    Image.open(folder / "images/cell0.png").resize((150, 97)).convert("RGBA").save(large)
+    Image.open(folder / "images/cell3.png").resize((480, 401)).convert("RGBA").save(large)
     images = [str(folder / "images/cell3.png"), str(large)]
     out = tmp_path / "out"
     assert main(["predict", "--model", str(trained / "model.pt"), *images, "--out", str(out), "--instances"]) == 0
     names = [f"{stem}_{kind}.png" for stem in ("cell3", "large") for kind in ("instances", "mask", "probability")]
     assert sorted(path.name for path in out.iterdir()) == names
-    assert Image.open(out / "large_mask.png").size == (150, 97)
+    assert Image.open(out / "large_mask.png").size == (480, 401)
     mask = np.asarray(Image.open(out / "cell3_mask.png"))
     truth = np.asarray(Image.open(folder / "masks/cell3.png"))
     assert set(np.unique(mask)) == {0, 255} and (mask == truth).mean() > 0.9
-    assert np.asarray(Image.open(out / "cell3_instances.png")).max() == 2
+    counts = [np.asarray(Image.open(out / f"{stem}_instances.png")).max() for stem in ("cell3", "large")]
+    assert counts == [2, 2]  # ten times as many pixels a side are not more nuclei
 
 
 def test_predict_native_keeps_the_resolution_and_heads_differ(trained, folder, tmp_path):
