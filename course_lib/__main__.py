@@ -146,9 +146,8 @@ def predict_files(options: argparse.Namespace) -> None:
         found = _predict_one(net, pixel_values, None if options.native else facts.get("size", 96), options)
         pictures = {"probability": np.rint(255 * found).astype(np.uint8), "mask": (found > 0.5).astype(np.uint8) * 255}
         if options.instances:
-            scale = 1 if options.native else max(1, max(found.shape) / facts.get("size", 96))  # pixels are smaller
-            nuclei = separate(found, spacing=round(3 * scale), smallest=round(8 * scale**2))
-            pictures["instances"] = nuclei.astype(np.uint16)
+            scale = 1 if options.native else max(1, max(found.shape) / facts.get("size", 96))
+            pictures["instances"] = separate(found, scale=scale).astype(np.uint16)
         for kind, picture in pictures.items():
             write(out / f"{path.stem}_{kind}.png", _as_png(picture))
         print(out / f"{path.stem}_mask.png")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from skimage.draw import disk
+from skimage.transform import resize
 
 from course_lib.instances import separate
 
@@ -73,8 +74,7 @@ def test_specks_are_dropped_and_numbers_stay_consecutive():
     assert found[2:4, 2:5].max() == 0
     assert names(found) == [1, 2]
     assert (found[10:12, 2:6] > 0).all()
-    assert names(separate(probability, smallest=9)) == [1]
-    assert names(separate(probability, smallest=1)) == [1, 2, 3]
+    assert names(separate(probability, scale=1.1)) == [1]  # 8 * 1.21 pixels, at least
 
 
 def test_labels_are_int32_and_inside_the_mask():
@@ -94,8 +94,17 @@ def test_the_threshold_is_exclusive():
     assert names(separate(probability, threshold=0.7)) == []
 
 
-def test_spacing_joins_near_peaks():
+def test_peaks_nearer_than_the_spacing_are_one_nucleus():
     probability = disks((20, 20, 9), (20, 34, 9))
-    assert names(separate(probability, spacing=20)) == [1]
-    apart = disks((20, 20, 5), (20, 32, 5))
-    assert names(separate(apart, spacing=20)) == [1, 2]  # but never what does not touch
+    assert names(separate(probability, scale=6)) == [1]
+    apart = disks((20, 20, 7), (20, 36, 7))
+    assert names(separate(apart, scale=2)) == [1, 2]
+
+
+def test_an_enlarged_map_holds_as_many_nuclei():
+    """Middles two pixels apart are one nucleus; enlarged tenfold they are twenty apart, and still one."""
+    small = disks((14, 13, 6), (14, 15, 6), (32, 34, 9), shape=(48, 48))
+    large = resize(small, (480, 480), order=1)
+    assert separate(small).max() == 2
+    assert separate(large, scale=10).max() == 2
+    assert separate(large).max() > 2  # without the scale

@@ -88,7 +88,7 @@ def complete(nb: NotebookNode) -> Iterator[str]:
         if cell.cell_type != "code":
             continue
         count += 1
-        lines = len(cell.source.splitlines())
+        lines = sum(bool(line.strip()) for line in cell.source.splitlines())
         if lines > MAX_LINES and "setup" not in tags(cell):
             yield f"cell {number}: {lines} lines of code, at most {MAX_LINES} are read in one go"
         if cell.execution_count != count:

@@ -252,9 +252,10 @@ for level in range(1, net.depth + 1):
 print(table(levels))
 
 # %% [markdown]
-# The table is one run on drawn images. Whether a shallow level suffices depends on the images. Lesson 08 asks why
-# cutting is allowed at all, and why it must wait until the training is over. One thing needs no statistics: what
-# is left computes exactly what it computed before.
+# The table is one run on drawn images; each line scores one head, while the score above was that of the mean of all
+# heads. Whether a shallow level suffices depends on the images. Lesson 08 asks why cutting is allowed at all, and why
+# it must wait until the training is over. One thing needs no statistics: what is left computes exactly what it
+# computed before.
 
 # %% tags=["nbval-check-output"]
 image = as_input(val.images[:1])

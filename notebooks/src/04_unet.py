@@ -38,15 +38,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_lib import data, presets, show
+from course_lib import data, measure, presets, results, show
 from course_lib.baseline import otsu_masks
 from course_lib.checks import check_training_step, check_unet, expect
 from course_lib.grid import NestedUNet, VGGBlock
 from course_lib.losses import bce_dice
-from course_lib.measure import parameters
 from course_lib.metrics import boundary_iou, count, iou
 from course_lib.predict import probabilities
-from course_lib.results import load_results, record, table
 from course_lib.setting import Setting, torch_device
 from course_lib.train import Recipe, batches, evaluate, fit, make_optimiser, one_cycle
 
@@ -125,7 +123,7 @@ class UNet(nn.Module):
             skips.append(x)
         for block, skip in zip(self.up, skips[-2::-1]):
             up = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
-            x = block(torch.cat([skip, up], dim=1))  # x^{i,j}, i + j = L
+            x = block(torch.cat([skip, up], dim=1))  # x^{i,j}
         return self.head(x)
         ### END SOLUTION
 
@@ -138,8 +136,8 @@ check_unet(UNet)
 # the image is halved often enough. At the published widths the count of weights is a fact.
 
 # %% tags=["nbval-check-output"]
-print(f"{parameters(UNet(3, 1, (32, 64, 128, 256, 512))):,} weights")
-print(f"{parameters(NestedUNet(wiring='unet')):,} in course_lib's grid with the wiring 'unet'")
+print(f"{measure.parameters(UNet(3, 1, (32, 64, 128, 256, 512))):,} weights")
+print(f"{measure.parameters(NestedUNet(wiring='unet')):,} in course_lib's grid with the wiring 'unet'")
 
 # %% [markdown]
 # ## What is one step of training?
@@ -216,7 +214,9 @@ expect("by hand minus fit, epoch 2", by_hand[1] - rows[1]["loss"], 0, tol=tolera
 
 # %%
 scores = evaluate(net, val)
-print(table([{"method": "Otsu", "pooled IoU": otsu_iou}, {"method": "U-Net", "pooled IoU": scores["iou_pooled"]}]))
+print(
+    results.table([{"method": "Otsu", "pooled IoU": otsu_iou}, {"method": "U-Net", "pooled IoU": scores["iou_pooled"]}])
+)
 assert scores["iou_pooled"] > otsu_iou, "U-Net is below the threshold here: train longer (EPOCHS)"
 
 # %%
@@ -322,7 +322,9 @@ show.display(figure, alt="Boundary IoU lost for each skip, a dot a seed, cut aft
 
 # %%
 mean = {key: {name: sum(lost(trained, name, key)) / len(seeds) for name in variants} for key in ("IoU", "boundary")}
-print(table([{"trained without": name} | {f"{key} lost": mean[key][name] for key in mean} for name in variants]))
+print(
+    results.table([{"trained without": name} | {f"{key} lost": mean[key][name] for key in mean} for name in variants])
+)
 
 # %% [markdown]
 # Read the dots before the mean. With so few seeds, a difference smaller than the distance between two dots of one
@@ -330,7 +332,8 @@ print(table([{"trained without": name} | {f"{key} lost": mean[key][name] for key
 #
 # - A trained net relies on what it was given. Cut afterwards, its most costly skip costs far more than it costs a
 #   net that learned to live without it. "What breaks when I switch it off" is not "what is it needed for".
-# - Without any skip, training cannot make the borders good. With one missing, the others step in, up to a point.
+# - Without any skip, training cannot make the borders good. With one missing, the others step in: in the stored run
+#   training makes good the loss of row 1 or of row 2, where row 0 is still there, but not the loss of row 0.
 
 # %%
 cut_mean = {name: sum(values) / len(seeds) for name, values in after.items()}
@@ -348,8 +351,8 @@ assert mean["boundary"]["all rows"] > 0, "not so here: read the dots, not our te
 # 256, and a row for each net and seed.
 
 # %% tags=["nbval-ignore-output"]
-stored = load_results("first_real")
-print(table(stored["rows"], ["net", "seed", "iou_pooled", "iou_per_image", "boundary_iou_per_image"]))
+stored = results.load_results("first_real")
+print(results.table(stored["rows"], ["net", "seed", "iou_pooled", "iou_per_image", "boundary_iou_per_image"]))
 print(stored["about"], stored["rows"][0]["images"], "test images.")
 print("Measured on", stored["measured"]["device"], stored["measured"]["date"])
 
@@ -365,13 +368,16 @@ assert min(by_net["unet"]) > max(by_net["otsu"]) + 0.06
 print("every U-Net is at least 0.06 above Otsu on real nuclei")
 
 # %%
-record(val_iou=scores["iou_pooled"], otsu_iou=otsu_iou, boundary_lost_without_skips=mean["boundary"]["all rows"])
+results.record(
+    val_iou=scores["iou_pooled"], otsu_iou=otsu_iou, boundary_lost_without_skips=mean["boundary"]["all rows"]
+)
 
 # %% [markdown]
 # ## What we found
 #
 # - U-Net is an encoder, a decoder, and one concatenation a row. Training it is a loop around one step.
 # - A skip carries position: what was where before the halving. Without any, the rims are worse after training too.
+#   The one at full size is the one that the others could not replace here.
 # - What a trained net relies on and what a net needs are two questions with two experiments.
 #
 # ## One honest limit
