@@ -17,7 +17,7 @@ course: $(READY)
 	$(BIN)/python -m course_lib run --out build/course
 
 test: lint
-	$(BIN)/python -m pytest tests -m "not browser" -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "not browser" -n $(JOBS) --dist loadfile
 ifneq ($(LESSONS),)
 	env -u COURSE_BBBC038_ARCHIVE COURSE_DATA=$(CURDIR)/build/no-data COURSE_PRESET=smoke OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax \
 	  --nbval-current-env --nbval-cell-timeout 300 -n $(JOBS) --dist loadfile -p no:cacheprovider $(LESSONS)
@@ -50,6 +50,6 @@ $(READY): pyproject.toml constraints.txt
 	Python 3.11 or newer, and $(PYTHON) is not: install one from python.org, then type make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv .venv || { echo "venv is missing: on Debian and Ubuntu, type sudo apt install python3-venv"; exit 1; }
 	@echo "Installing into .venv (once; some minutes)"
-	$(if $(CPU),@$(BIN)/python -m pip install -q $(CONSTRAINTS) torch --index-url https://download.pytorch.org/whl/cpu)
-	@$(BIN)/python -m pip install -q $(CONSTRAINTS) -e ".[$(EXTRAS)]"
+	$(if $(CPU),@$(BIN)/python -m pip install -q --disable-pip-version-check $(CONSTRAINTS) torch --index-url https://download.pytorch.org/whl/cpu)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check $(CONSTRAINTS) -e ".[$(EXTRAS)]"
 	@touch $@
