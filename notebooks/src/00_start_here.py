@@ -29,7 +29,9 @@ if importlib.util.find_spec("course_lib") is None:
     # --no-deps: Colab has all that the course needs, and its torch stays as it is.
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
     if subprocess.run(pip).returncode != 0:
-        raise ConnectionError(f"{REPO} could not be fetched: check the network and run this cell again")
+        raise ConnectionError(
+            f"{REPO} could not be fetched: check the network and run this cell again"
+        )
 
 # %%
 import torch
@@ -70,7 +72,7 @@ print(sizes)
 splits = load("synthetic", sizes.size, count=sizes.images, seed=SEED)
 train, val = splits.train, splits.val
 figure = show.overlay(val.images[:8], val.masks[:8])
-show.display(figure, alt="Eight microscope-like images of nuclei in three looks; blue lines follow the outlines.")
+show.display(figure, alt="Eight drawn images of nuclei; blue lines follow the outlines.")
 
 # %% [markdown]
 # Some nuclei glow on black, some are dark on bright, some are violet in pink tissue. They touch, they are out of
@@ -101,14 +103,16 @@ otsu = otsu_masks(val)
 otsu_iou = iou(count(otsu, val.masks).pooled()).item()
 print(f"Otsu: pooled IoU {otsu_iou:.3f}")
 figure = show.error_map(val.images[:4], val.masks[:4], otsu[:4])
-show.display(figure, alt="Error maps of four thresholded images: debris and shadows are taken for nuclei.")
+show.display(figure, alt="Error maps of four thresholded images: cytoplasm is taken for nuclei.")
 
 # %% [markdown]
 # A pixel's brightness alone does not say what it is. Cytoplasm is as dark as a pale nucleus, and a lamp that is
 # brighter on the left moves the threshold across the image. To tell them apart one has to look around.
 
 # %%
-assert otsu_iou < 0.75, f"a threshold alone reaches {otsu_iou:.2f}: these images are too easy for this lesson"
+assert otsu_iou < 0.75, (
+    f"a threshold alone reaches {otsu_iou:.2f}: these images are too easy for this lesson"
+)
 
 # %% [markdown]
 # ## What is a UNet++?
@@ -121,7 +125,7 @@ assert otsu_iou < 0.75, f"a threshold alone reaches {otsu_iou:.2f}: these images
 torch.manual_seed(SEED)
 net = NestedUNet(widths=sizes.widths, wiring="unet++", deep_supervision=True)
 figure = show.grid(net, title="UNet++ with deep supervision")
-show.display(figure, alt="Triangular grid of nodes x^{i,j}: pooling down the left, up-sampling to the upper right.")
+show.display(figure, alt="A triangle of nodes: pooling down the left, up-sampling to the right.")
 
 # %% [markdown]
 # Green nodes have a head: each gives a full mask of its own. In the published size, four halvings and 32 to 512
@@ -129,7 +133,8 @@ show.display(figure, alt="Triangular grid of nodes x^{i,j}: pooling down the lef
 
 # %% tags=["nbval-check-output"]
 published = NestedUNet(deep_supervision=True)
-print(f"{parameters(published):,} weights, {macs(published) / 1e9:.2f} billion multiplications for 96x96 pixels")
+work = macs(published) / 1e9
+print(f"{parameters(published):,} weights, {work:.2f} billion multiplications for 96x96 pixels")
 print("heads on columns", list(published.heads.values()))
 
 # %% [markdown]
@@ -148,7 +153,9 @@ for row in fit(net, splits, epochs=epochs, seed=SEED):
 figure = show.training_curve({"UNet++": [rows]}, label="pooled IoU, validation")
 figure.axes[0].axhline(otsu_iou, color=show.GREY, linestyle="dotted", label="Otsu")
 figure.axes[0].legend(frameon=False)
-show.display(figure, alt="Validation IoU by epoch: it climbs past the dotted line of the Otsu baseline.")
+show.display(
+    figure, alt="Validation IoU by epoch: it climbs past the dotted line of the Otsu baseline."
+)
 
 # %% [markdown]
 # Early epochs are unsteady: the score of one epoch can fall below the one before. With the learning rate going to
@@ -177,7 +184,7 @@ assert scores["iou_pooled"] > otsu_iou, "still below the baseline: train longer 
 
 # %% tags=["exercise"]
 def to_mask(logits):
-    """Logits (N, 1, H, W), any float -> bool (N, 1, H, W): True where the probability is above 1/2."""
+    """Logits (N, 1, H, W) -> bool (N, 1, H, W): True where the probability is above 1/2."""
     ### BEGIN SOLUTION
     return logits.sigmoid() > 0.5
     ### END SOLUTION
@@ -220,13 +227,16 @@ with torch.no_grad():
     deepest = [net(part.to(device))[-1].cpu() for part in as_input(val.images).split(32)]
 predicted = to_mask(torch.cat(deepest))
 worst = iou(count(predicted, val.masks)).argsort()[:8]
-titles = [f"missed {m}, invented {i}" for m, i in (count_mistakes(predicted[n], val.masks[n]) for n in worst)]
+titles = [
+    f"missed {m}, invented {i}"
+    for m, i in (count_mistakes(predicted[n], val.masks[n]) for n in worst)
+]
 figure = show.error_map(val.images[worst], val.masks[worst], predicted[worst], titles=titles)
-show.display(figure, alt="Error maps of the eight worst images; titles count missed and invented pixels.")
+show.display(figure, alt="Error maps of the eight worst images, with counts.")
 
 # %% [markdown]
-# These are the eight worst images, not typical ones. Faint and blurred nuclei are missed as a whole. Elsewhere the
-# mistakes follow the borders, where even two people would not draw the same line.
+# These are the eight worst images, not typical ones. In the stored run their mistakes are no thin lines along borders:
+# faint and blurred nuclei are missed as a whole, and patches of background are invented.
 
 # %%
 missed, invented = map(int, count_mistakes(predicted, val.masks))

@@ -29,10 +29,12 @@ if importlib.util.find_spec("course_lib") is None:
     # --no-deps: Colab has all that the course needs, and its torch stays as it is.
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
     if subprocess.run(pip).returncode != 0:
-        raise ConnectionError(f"{REPO} could not be fetched: check the network and run this cell again")
+        raise ConnectionError(
+            f"{REPO} could not be fetched: check the network and run this cell again"
+        )
 
 # %%
-from itertools import islice, pairwise
+from itertools import islice, pairwise, product
 
 import torch
 import torch.nn.functional as F
@@ -70,8 +72,10 @@ print(f"images: {name}")
 splits = data.load(name, sizes.size, count=sizes.images, seed=SEED)
 val = splits.val
 otsu_iou = iou(count(otsu_masks(val), val.masks).pooled()).item()
-figure = show.overlay(val.images[:4], val.masks[:4], titles=[f"{n} nuclei" for n in val.labels[:4].amax((1, 2))])
-show.display(figure, alt="Four images with the true outlines of their nuclei; titles count the nuclei.")
+figure = show.overlay(
+    val.images[:4], val.masks[:4], titles=[f"{n} nuclei" for n in val.labels[:4].amax((1, 2))]
+)
+show.display(figure, alt="Four images with true outlines; titles count the nuclei.")
 print(f"baseline, one Otsu threshold an image: pooled IoU {otsu_iou:.3f}")
 
 # %% [markdown]
@@ -87,7 +91,7 @@ print(f"baseline, one Otsu threshold an image: pooled IoU {otsu_iou:.3f}")
 
 # %%
 figure = show.grid(NestedUNet(wiring="unet"), title="U-Net, depth 4")
-show.display(figure, alt="U-Net: five encoder nodes down the left, four decoder nodes up to the right, four skips.")
+show.display(figure, alt="U-Net: five encoder nodes down the left, four decoder nodes up.")
 
 # %% [markdown]
 # ### Exercise 1: U-Net (20 minutes, medium)
@@ -137,7 +141,9 @@ check_unet(UNet)
 
 # %% tags=["nbval-check-output"]
 print(f"{measure.parameters(UNet(3, 1, (32, 64, 128, 256, 512))):,} weights")
-print(f"{measure.parameters(NestedUNet(wiring='unet')):,} in course_lib's grid with the wiring 'unet'")
+print(
+    f"{measure.parameters(NestedUNet(wiring='unet')):,} in course_lib's grid with the wiring 'unet'"
+)
 
 # %% [markdown]
 # ## What is one step of training?
@@ -176,7 +182,9 @@ check_training_step(train_step)
 
 # %%
 recipe = Recipe(batch_size=min(8, len(splits.train.ids)))
-part = splits.train._replace(images=splits.train.images.to(device), masks=splits.train.masks.to(device))
+part = splits.train._replace(
+    images=splits.train.images.to(device), masks=splits.train.masks.to(device)
+)
 steps = epochs * (len(part.ids) // recipe.batch_size)
 torch.manual_seed(SEED)
 net = UNet(3, 1, sizes.widths).to(device)
@@ -214,9 +222,8 @@ expect("by hand minus fit, epoch 2", by_hand[1] - rows[1]["loss"], 0, tol=tolera
 
 # %%
 scores = evaluate(net, val)
-print(
-    results.table([{"method": "Otsu", "pooled IoU": otsu_iou}, {"method": "U-Net", "pooled IoU": scores["iou_pooled"]}])
-)
+both = {"Otsu": otsu_iou, "U-Net": scores["iou_pooled"]}
+print(results.table([{"method": name, "pooled IoU": value} for name, value in both.items()]))
 assert scores["iou_pooled"] > otsu_iou, "U-Net is below the threshold here: train longer (EPOCHS)"
 
 # %%
@@ -225,7 +232,7 @@ each = iou(count(predicted, val.masks))
 worst = each.argsort()[:4]
 titles = [f"IoU {each[n]:.2f}" for n in worst]
 figure = show.error_map(val.images[worst], val.masks[worst], predicted[worst], titles=titles)
-show.display(figure, alt="Error maps of the four worst images of U-Net, missed in blue, invented in orange.")
+show.display(figure, alt="Error maps of the four worst images of U-Net.")
 
 # %% [markdown]
 # The mean hides these four. In the stored run their mistakes are no matter of a pixel at the border: whole patches of
@@ -321,14 +328,17 @@ def lost(found, name, key):
 
 after = {name: lost(cut_after, name, "boundary") for name in variants if name != "all rows"}
 never = {name: lost(trained, name, "boundary") for name in variants}
-figure = show.points({"cut after training": after, "trained without": never}, label="boundary IoU lost")
-show.display(figure, alt="Boundary IoU lost for each skip, a dot a seed, cut after training and trained without.")
+figure = show.points(
+    {"cut after training": after, "trained without": never}, label="boundary IoU lost"
+)
+show.display(figure, alt="Boundary IoU lost for each skip, a dot a seed.")
 
 # %%
-mean = {key: {name: sum(lost(trained, name, key)) / len(seeds) for name in variants} for key in ("IoU", "boundary")}
-print(
-    results.table([{"trained without": name} | {f"{key} lost": mean[key][name] for key in mean} for name in variants])
-)
+mean = {"IoU": {}, "boundary": {}}
+for key, name in product(mean, variants):
+    mean[key][name] = sum(lost(trained, name, key)) / len(seeds)
+lines = [{"skip cut": name} | {f"{key} lost": mean[key][name] for key in mean} for name in variants]
+print(results.table(lines))
 
 # %% [markdown]
 # Read the dots before the mean. With so few seeds, a difference smaller than the distance between two dots of one
@@ -356,7 +366,8 @@ assert mean["boundary"]["all rows"] > 0, "not so here: read the dots, not our te
 
 # %% tags=["nbval-ignore-output"]
 stored = results.load_results("first_real")
-print(results.table(stored["rows"], ["net", "seed", "iou_pooled", "iou_per_image", "boundary_iou_per_image"]))
+columns = ["net", "seed", "iou_pooled", "iou_per_image", "boundary_iou_per_image"]
+print(results.table(stored["rows"], columns))
 print(stored["about"], stored["rows"][0]["images"], "test images.")
 print("Measured on", stored["measured"]["device"], stored["measured"]["date"])
 
@@ -373,7 +384,9 @@ print("every U-Net is at least 0.06 above Otsu on real nuclei")
 
 # %%
 results.record(
-    val_iou=scores["iou_pooled"], otsu_iou=otsu_iou, boundary_lost_without_skips=mean["boundary"]["all rows"]
+    val_iou=scores["iou_pooled"],
+    otsu_iou=otsu_iou,
+    boundary_lost_without_skips=mean["boundary"]["all rows"],
 )
 
 # %% [markdown]
