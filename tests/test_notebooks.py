@@ -245,7 +245,7 @@ BROKEN = [
     (COMPLETE, edit("perf_counter", "())", "());"), "cell 7: ends with a semicolon"),
     (EXERCISE, edit("PRESET", "auto", "/home/me/x"), "cell 3: a path of one machine, /home/"),
     (COMPLETE, output("stream", text="read /tmp/x\n"), "cell 7: a path of one machine, /tmp/"),
-    (COMPLETE, output("display_data", data={"text/html": "'/root/x'"}), "cell 7: a path of one machine, /root/"),
+    (COMPLETE, output("display_data", data={"text/html": "'/Users/x'"}), "cell 7: a path of one machine, /Users/"),
     (COMPLETE, edit("PRESET", "SEED = 0", "SEED = 0\n" * 15), "cell 3: 16 lines of code, at most 15"),
     (COMPLETE, lambda nb: nb.cells[4].update(execution_count=9), "cell 5: was not executed in order"),
     (COMPLETE, lambda nb: nb.cells[3].update(outputs=[]), "cell 4: is tagged nbval-check-output but has no output"),

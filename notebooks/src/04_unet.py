@@ -13,7 +13,7 @@
 # - write a training step, and say what happens when a line of it is missing,
 # - find out what a part of a net is good for: cut it after training, train without it, and compare.
 #
-# Two cores need about two minutes; on a GPU it was not measured yet.
+# Two cores need less than three minutes; on a GPU it was not measured yet.
 
 # %% tags=["setup", "nbval-ignore-output"]
 import importlib.util
