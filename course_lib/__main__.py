@@ -201,6 +201,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a learning rate: use a number above zero, such as 3e-3")
+    return rate
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m course_lib", description="UNet++ from the ground up.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -229,7 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--size", type=_positive, default=96, help="side of the images, in pixels")
     sub.add_argument("--epochs", type=_positive, default=20)
     sub.add_argument("--batch-size", type=_positive, default=Recipe.batch_size, help="over all processes together")
-    sub.add_argument("--lr", type=float, default=Recipe.lr, help="highest learning rate")
+    sub.add_argument("--lr", type=_rate, default=Recipe.lr, help="highest learning rate")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--out", required=True, metavar="DIR")
     _add_setting(sub)
