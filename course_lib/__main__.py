@@ -56,8 +56,8 @@ def doctor(options: argparse.Namespace) -> int:
     for name, source in data.SOURCES.items():
         local = os.environ.get(source.variable)
         fetched = (folder / cache.ARCHIVES / f"{name}.zip").is_file()
-        missing = f"not here: python -m course_lib data {name}, or set {source.variable}"
-        print(f"{name:13} {f'from {local}' if local else 'downloaded' if fetched else missing}")
+        advice = f"not here: python -m course_lib data {name}, or set {source.variable}"
+        print(f"{name:13} {f'from {local}' if local else 'downloaded' if fetched else advice}")
     missing = [name for name in ("jupyterlab", "nbclient", "nbconvert") if importlib.util.find_spec(name) is None]
     if missing:
         print(f"missing       {', '.join(missing)}: pip install -e '.[notebooks]'")

@@ -17,7 +17,7 @@ from course_lib.losses import bce_dice, lovasz_hinge
 from course_lib.metrics import count, iou
 from course_lib.predict import as_input
 from course_lib.setting import Setting
-from course_lib.train import Recipe, batches, evaluate, fit, one_cycle
+from course_lib.train import Recipe, batches, evaluate, fit, one_cycle, validate
 
 WIDTHS = (4, 6, 10)
 
@@ -102,6 +102,16 @@ def test_validation_scores_are_pooled_scores_of_the_mean_of_heads(splits):
     assert row["val_iou"] != pytest.approx(iou(found).mean().item())
     assert evaluate(net, splits.val)["iou_pooled"] == pytest.approx(row["val_iou"])
     assert evaluate(net, splits.val, head=1)["iou_pooled"] != pytest.approx(row["val_iou"])
+
+
+def test_validation_counts_every_batch_of_images(splits):
+    net, times = make().eval(), 10
+    many = splits.val._replace(
+        images=splits.val.images.repeat(times, 1, 1, 1), masks=splits.val.masks.repeat(times, 1, 1, 1)
+    )
+    assert len(many.images) > 64  # three batches
+    once = validate(net, splits.val, Setting())
+    assert [int(n) for n in validate(net, many, Setting())] == [times * int(n) for n in once]
 
 
 def test_a_plain_net_that_returns_one_tensor_trains_too(splits):
