@@ -1,0 +1,39 @@
+"""What every check is made of: the frame that speaks to the learner, and `expect`."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def expect(name: str, value: float, reference: float, tol: float) -> None:
+    """Assert |value - reference| <= tol and print a line that is the same on every machine.
+
+    Raises:
+        AssertionError: it is not, or value is not a number.
+    """
+    assert abs(value - reference) <= tol, f"{name} is {value:.4g}, expected {reference:g} ± {tol:g}"
+    print(f"{name}: ok ({reference:g} ± {tol:g})")
+
+
+def as_check(function: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Turn a function that asserts into a check: holes and crashes explained, random state left alone."""
+
+    @functools.wraps(function)
+    def check(answer: Any) -> None:
+        name = getattr(answer, "__name__", "your answer")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            try:
+                function(answer)
+            except NotImplementedError:
+                hint = "replace the line `raise NotImplementedError` by your code, run that cell, then this one"
+                raise AssertionError(f"{name} is not written yet: {hint}") from None
+            except AssertionError:
+                raise
+            except Exception as problem:
+                raise AssertionError(f"{name} stops with {type(problem).__name__}: {problem}") from problem
+        print(f"{name}: correct")
+
+    return check
