@@ -95,6 +95,7 @@ def load(
     *,
     count: int = 600,
     seed: int = 0,
+    look: str | None = None,
     download: bool = False,
     progress: bool = True,
 ) -> Splits:
@@ -104,6 +105,7 @@ def load(
         name: "synthetic", "bbbc038", "dsb2018-fluo", or a folder that holds images/ and masks/ with equal file
             names (endings aside): png, tif or jpg; masks hold 0/1, 0/255 or instance numbers.
         count, seed: of the images drawn for "synthetic".
+        look: "synthetic" images of one kind, such as "small-sharp" (`synthetic.LOOKS`); None: all kinds in turn.
         download: whether a missing archive may be fetched. Nothing is ever downloaded without it.
         progress: whether to show a bar while images are prepared.
 
@@ -111,9 +113,11 @@ def load(
     """
     if not 16 <= size <= 1024:
         raise UserError(f"size is {size}: use a number of pixels between 16 and 1024")
+    if look is not None and name != "synthetic":
+        raise UserError(f"look {look!r} is for the built-in images: leave it out for {str(name)!r}")
     if name == "synthetic":
         ids = [f"synthetic-{seed}-{i:05d}" for i in range(count)]
-        prepared = Prepared(*draw_nuclei(count, size, seed=seed), ids)
+        prepared = Prepared(*draw_nuclei(count, size, seed=seed, look=look), ids)
     elif name in SOURCES:
         prepared = _from_archive(name, size, download, progress)
     elif Path(name).is_dir():

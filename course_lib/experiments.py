@@ -1,6 +1,14 @@
-"""The experiments behind data/results: each can be repeated by `python -m course_lib experiment NAME`."""
+"""The experiments behind data/results: each can be repeated by `python -m course_lib experiment NAME`.
 
+An experiment is a list of runs and one function that measures a run. What is finished waits in runs/NAME.jsonl,
+a line a run, and the same command goes on behind it.
+"""
+
+import json
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,56 +17,166 @@ from tqdm.auto import tqdm
 
 from course_lib import results
 from course_lib.baseline import otsu_masks
-from course_lib.data import load
+from course_lib.data import Splits, load
+from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
-from course_lib.measure import parameters
+from course_lib.measure import macs, parameters
 from course_lib.metrics import scores
 from course_lib.setting import Setting
 from course_lib.train import evaluate, fit
 
-SEEDS = (0, 1, 2)
-WIDTHS = (16, 32, 64, 128, 256)
-RUNS = Path("runs")  # checkpoints of unfinished runs; the same command goes on with them
+Row = dict[str, Any]
+RUNS = Path("runs")
+SMALL = (8, 16, 32, 64, 128)  # widths at which a run takes a minute on one core
+MEDIUM = (16, 32, 64, 128, 256)
 
 
-def first_real() -> list[dict[str, Any]]:
-    """Otsu, U-Net and UNet++ with deep supervision on real nuclei: 20 epochs at 96x96, test part."""
-    splits = load("bbbc038", 96)
-    images = {"images": len(splits.test.ids)}
-    rows = [
-        {"net": "otsu", "parameters": 0, "seed": None} | images | scores(otsu_masks(splits.test), splits.test.masks)
-    ]
-    nets = [("unet", False), ("unet++", True)]
-    bar = tqdm([(net, seed) for net in nets for seed in SEEDS], desc="first_real", unit="run")
-    for (wiring, supervised), seed in bar:
-        torch.manual_seed(seed)
-        net = NestedUNet(widths=WIDTHS, wiring=wiring, deep_supervision=supervised)
-        setting, path = Setting.fast(), RUNS / f"first_real-{wiring}-{seed}.pt"
-        log = list(fit(net, splits, epochs=20, seed=seed, setting=setting, checkpoint=path))
-        rows.append(
-            {
-                "net": wiring + (" with deep supervision" if supervised else ""),
-                "parameters": parameters(net),
-                "seed": seed,
-            }
-            | images
-            | evaluate(net, splits.test, setting=setting)
-            | {"val_iou": log[-1]["val_iou"], "seconds": sum(row["seconds"] for row in log)}
-        )
-        bar.set_postfix({"IoU": f"{rows[-1]['iou_pooled']:.3f}"})
-    return rows
+@dataclass(frozen=True)
+class Experiment:
+    """What is measured.
+
+    Attributes:
+        about: one sentence for the reader of the table.
+        runs: what tells the runs apart, one dict each: net, seed ...
+        measure: called with a run's values by name; returns its numbers.
+    """
+
+    about: str
+    runs: list[Row]
+    measure: Callable[..., Row]
 
 
-EXPERIMENTS: dict[str, Callable[[], list[dict[str, Any]]]] = {"first_real": first_real}
+def train_and_score(net: NestedUNet, splits: Splits, *, epochs: int, seed: int) -> Row:
+    """Train as `fit` does by default; size, cost, and every score of the test part."""
+    log = list(fit(net, splits, epochs=epochs, seed=seed, setting=Setting.fast()))
+    size = tuple(splits.test.images.shape[2:])
+    cost = {"parameters": parameters(net), "macs": macs(net, size), "images": len(splits.test.ids)}
+    found = evaluate(net, splits.test, setting=Setting.fast())
+    return cost | found | {"val_iou": log[-1]["val_iou"], "seconds": sum(row["seconds"] for row in log)}
+
+
+def fresh(seed: int, **config: Any) -> NestedUNet:
+    """A net whose weights depend on the seed alone, not on the runs before it."""
+    torch.manual_seed(seed)
+    return NestedUNet(**config)
+
+
+def measure_first_real(net: str, seed: int | None) -> Row:
+    splits = load("bbbc038", 96, progress=False)
+    if seed is None:
+        found = scores(otsu_masks(splits.test), splits.test.masks)
+        return {"parameters": 0, "images": len(splits.test.ids)} | found
+    wiring, _, supervised = net.partition(" ")
+    model = fresh(seed, widths=MEDIUM, wiring=wiring, deep_supervision=bool(supervised))
+    return train_and_score(model, splits, epochs=20, seed=seed)
+
+
+def measure_depth(images: str, net: str, seed: int) -> Row:
+    """`images` is a look of the built-in images, drawn anew for each seed, or the real nuclei."""
+    if images == "bbbc038":
+        splits = load("bbbc038", 96, progress=False)
+    else:
+        splits = load("synthetic", 96, count=200, seed=seed, look=images)
+    widths = (15, 30) if net == "L1 wide" else SMALL[: int(net[1]) + 1]
+    return train_and_score(fresh(seed, widths=widths, wiring="unet"), splits, epochs=15, seed=seed)
+
+
+def measure_heads(wiring: str, deep_supervision: bool, depth: int, seed: int) -> Row:
+    """Beside the scores, which are those of the mean of heads, the pooled IoU of each head alone."""
+    splits = load("bbbc038", 96, progress=False)
+    net = fresh(seed, widths=SMALL[: depth + 1], wiring=wiring, deep_supervision=deep_supervision)
+    row = train_and_score(net, splits, epochs=15, seed=seed)
+    for head, level in enumerate(net.heads.values(), start=1):
+        for name, part in (("val", splits.val), ("test", splits.test)):
+            row[f"{name}_iou_L{level}"] = evaluate(net, part, head=head, setting=Setting.fast())["iou_pooled"]
+    return row
+
+
+FIVE = range(5)
+EXPERIMENTS = {
+    "first_real": Experiment(
+        "Otsu, U-Net and UNet++ with deep supervision on real nuclei: 20 epochs at 96x96, test part.",
+        [{"net": "otsu", "seed": None}]
+        + [{"net": n, "seed": s} for n, s in product(["unet", "unet++ with deep supervision"], range(3))],
+        measure_first_real,
+    ),
+    "depth": Experiment(
+        "U-Nets of depth 1 to 4 (widths 8, 16, ...) on three kinds of images: 15 epochs at 96x96, test part. "
+        "L1 wide has depth 1 and widths 15 and 30, which costs what depth 4 costs.",
+        [
+            {"images": i, "net": n, "seed": s}
+            for i, s, n in product(
+                ["small-sharp", "large-blurred", "bbbc038"], FIVE, ["L1", "L2", "L3", "L4", "L1 wide"]
+            )
+        ],
+        measure_depth,
+    ),
+    "supervision": Experiment(
+        "Four wirings with and without deep supervision on real nuclei: widths 8..128, 15 epochs at 96x96, test part.",
+        [
+            {"wiring": w, "deep_supervision": d, "depth": 4, "seed": s}
+            for s, (w, d) in product(
+                FIVE,
+                [
+                    ("unet", False),
+                    ("unet-e", True),
+                    ("unet+", False),
+                    ("unet+", True),
+                    ("unet++", False),
+                    ("unet++", True),
+                ],
+            )
+        ],
+        measure_heads,
+    ),
+    "pruning": Experiment(
+        "UNet++ of depth 1 to 3 with deep supervision, each trained alone on real nuclei: widths 8 to 64, 15 epochs at "
+        "96x96, test part. The same levels trained inside the whole net are the heads of the experiment supervision.",
+        [{"wiring": "unet++", "deep_supervision": True, "depth": d, "seed": s} for s, d in product(FIVE, [1, 2, 3])],
+        measure_heads,
+    ),
+}
 
 
 def run(name: str) -> Path:
-    """Run one experiment and write data/results/NAME.json. Returns the path."""
-    experiment = EXPERIMENTS[name]
-    measured = results.machine()
-    rows = experiment()
+    """Run one experiment and write data/results/NAME.json. Returns the path.
+
+    Raises:
+        UserError: the folder for unfinished runs cannot be written, or what `measure` raises.
+    """
+    experiment, unfinished = EXPERIMENTS[name], RUNS / f"{name}.jsonl"
+    done = read_lines(unfinished) or [results.machine()]
+    measured, rows = done[0], done[1:]
+    if not rows:
+        append_line(unfinished, measured)
+    todo = experiment.runs[len(rows) :]
+    for values in tqdm(todo, desc=name, unit="run", initial=len(rows), total=len(experiment.runs)):
+        rows.append(values | experiment.measure(**values))
+        append_line(unfinished, rows[-1])
     command = f"python -m course_lib experiment {name}"
-    path = results.store(name, rows, about=experiment.__doc__, command=command, measured=measured)
-    for finished in RUNS.glob(f"{name}-*.pt"):
-        finished.unlink()  # the next call measures anew
+    path = results.store(name, rows, about=experiment.about, command=command, measured=measured)
+    unfinished.unlink()  # the next call measures anew
     return path
+
+
+def read_lines(path: Path) -> list[Row]:
+    """The whole lines of a file of JSON lines; what a kill left of a last one is cut off."""
+    if not path.is_file():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        os.truncate(path, len(whole))
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def append_line(path: Path, row: Row) -> None:
+    """Add one row and see it on the disk before going on."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as problem:
+        raise UserError(f"{path} cannot be written ({problem.strerror}): free some space and start again") from problem

@@ -150,6 +150,16 @@ def test_synthetic_is_the_default_and_seeded():
     assert not any(image.numpy().tobytes() in known for image in data.join(other).images)
 
 
+def test_built_in_images_of_one_look():
+    assert {data.look_of(n.permute(1, 2, 0).numpy()) for n in data.load("synthetic", 32, count=9).train.images} > {
+        "dark"
+    }
+    splits = data.load("synthetic", 32, count=9, look="small-sharp")
+    assert {data.look_of(n.permute(1, 2, 0).numpy()) for n in splits.train.images} == {"dark"}
+    with pytest.raises(UserError, match="look 'small-sharp' is for the built-in images: leave it out for 'bbbc038'"):
+        data.load("bbbc038", look="small-sharp")
+
+
 def test_looks():
     grey = np.full((4, 4, 3), 100, np.uint8)
     assert data.look_of(grey) == "dark"

@@ -1,42 +1,132 @@
-"""What an experiment leaves behind: its table, with where it was measured, and nothing to be mistaken for new."""
+"""What an experiment leaves behind: its table, with where it was measured, and a line for each finished run."""
 
 import json
 
 import pytest
+import torch
 
 from course_lib import experiments, results
+from course_lib.checkpoint import same_weights
+from course_lib.data import load
+from course_lib.errors import UserError
+from course_lib.experiments import EXPERIMENTS, Experiment, append_line, fresh, read_lines
 
 
-def test_a_finished_experiment_is_stored_and_its_checkpoints_are_gone(tmp_path, monkeypatch):
-    runs, stored = tmp_path / "runs", tmp_path / "results"
-    runs.mkdir()
-
-    def tiny():
-        """One number."""
-        (runs / "tiny-unet-0.pt").write_text("weights")
-        return [{"net": "unet", "seed": 0, "iou_pooled": 0.5}]
-
-    (runs / "other-unet-0.pt").write_text("of another experiment")
-    monkeypatch.setattr(experiments, "RUNS", runs)
-    monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", tiny)
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """runs/ and data/results of this test alone."""
     store = results.store
-    monkeypatch.setattr(results, "store", lambda *given, **named: store(*given, **named, folder=stored))
+    monkeypatch.setattr(experiments, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(results, "store", lambda *given, **named: store(*given, **named, folder=tmp_path / "results"))
+    return tmp_path
+
+
+def counting(monkeypatch, breaks_at=None):
+    """An experiment of three runs that counts how often it measures."""
+    measured = []
+
+    def measure(net, seed):
+        if len(measured) == breaks_at:
+            raise KeyboardInterrupt
+        measured.append((net, seed))
+        return {"iou_pooled": seed / 8}
+
+    runs = [{"net": "unet", "seed": seed} for seed in (1, 2, 3)]
+    monkeypatch.setitem(EXPERIMENTS, "tiny", Experiment("Eighths.", runs, measure))
+    return measured
+
+
+def test_a_finished_experiment_is_stored_with_its_origin(folders, monkeypatch):
+    counting(monkeypatch)
     path = experiments.run("tiny")
     content = json.loads(path.read_text(encoding="utf-8"))
-    assert (content["about"], content["command"]) == ("One number.", "python -m course_lib experiment tiny")
-    assert content["rows"] == tiny() and {"device", "torch", "date", "commit"} <= set(content["measured"])
-    (runs / "tiny-unet-0.pt").unlink()
-    experiments.run("tiny")
-    assert [file.name for file in runs.iterdir()] == ["other-unet-0.pt"]
+    assert path == folders / "results/tiny.json"
+    assert (content["about"], content["command"]) == ("Eighths.", "python -m course_lib experiment tiny")
+    assert content["rows"] == [{"net": "unet", "seed": s, "iou_pooled": s / 8} for s in (1, 2, 3)]
+    assert {"device", "torch", "date", "commit"} <= set(content["measured"])
+    assert list((folders / "runs").iterdir()) == []  # the next call measures anew
 
 
-def test_a_broken_experiment_keeps_its_checkpoints_to_go_on_with(tmp_path, monkeypatch):
-    def breaks():
-        raise KeyboardInterrupt
-
-    (tmp_path / "broken-unet-0.pt").write_text("weights")
-    monkeypatch.setattr(experiments, "RUNS", tmp_path)
-    monkeypatch.setitem(experiments.EXPERIMENTS, "broken", breaks)
+def test_a_broken_experiment_goes_on_behind_its_last_finished_run(folders, monkeypatch):
+    first = counting(monkeypatch, breaks_at=2)
     with pytest.raises(KeyboardInterrupt):
-        experiments.run("broken")
-    assert (tmp_path / "broken-unet-0.pt").exists()
+        experiments.run("tiny")
+    assert first == [("unet", 1), ("unet", 2)] and not (folders / "results").exists()
+    with (folders / "runs/tiny.jsonl").open("a") as file:
+        file.write('{"net": "unet", "se')  # a kill in the middle of a line
+    second = counting(monkeypatch)
+    content = json.loads(experiments.run("tiny").read_text(encoding="utf-8"))
+    assert second == [("unet", 3)]
+    assert [row["seed"] for row in content["rows"]] == [1, 2, 3]
+
+
+def test_half_a_line_is_cut_off_and_what_follows_is_read(tmp_path):
+    path = tmp_path / "x.jsonl"
+    assert read_lines(path) == []
+    path.write_text('{"a": 1}\n{"a": 2')
+    assert read_lines(path) == [{"a": 1}]
+    append_line(path, {"a": 3})
+    assert read_lines(path) == [{"a": 1}, {"a": 3}]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "runs").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match=r"runs.tiny\.jsonl cannot be written .*: free some space"):
+        append_line(tmp_path / "runs/tiny.jsonl", {})
+
+
+def test_weights_depend_on_the_seed_alone():
+    first = fresh(3, widths=(2, 3), wiring="unet")
+    torch.rand(5)
+    assert same_weights(first, fresh(3, widths=(2, 3), wiring="unet"))
+    assert not same_weights(first, fresh(4, widths=(2, 3), wiring="unet"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_no_two_runs_of_an_experiment_are_the_same(name):
+    runs = EXPERIMENTS[name].runs
+    assert len({json.dumps(values) for values in runs}) == len(runs)
+    assert {"seed"} <= set.intersection(*map(set, runs))
+
+
+def tiny_splits(name, size, *, count=0, seed=0, look=None, progress=True):
+    """A handful of built-in images in place of every data set."""
+    return load("synthetic", 32, count=5, seed=seed, look=look)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Every experiment on a few images and at a few channels."""
+    monkeypatch.setattr(experiments, "load", tiny_splits)
+    monkeypatch.setattr(experiments, "SMALL", (1, 2, 2, 2, 3))
+    monkeypatch.setattr(experiments, "MEDIUM", (2, 3))
+    real = experiments.train_and_score
+    monkeypatch.setattr(experiments, "train_and_score", lambda net, splits, *, epochs, seed: real(
+        net, splits, epochs=1, seed=seed))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_run_of_every_experiment_can_be_measured(name, small):
+    measure = EXPERIMENTS[name].measure
+    seen = set()
+    for values in EXPERIMENTS[name].runs:
+        kind = json.dumps({key: value for key, value in values.items() if key != "seed"})
+        if kind not in seen:
+            row = measure(**values)
+            assert 0 <= row["iou_pooled"] <= 1 and row["parameters"] >= 0 and row["images"] == 1
+            seen.add(kind)
+
+
+def test_each_head_is_scored_under_the_level_it_belongs_to(small):
+    with_all = experiments.measure_heads("unet++", True, 3, seed=0)
+    assert [key for key in with_all if key.startswith("test_iou")] == [f"test_iou_L{level}" for level in (1, 2, 3)]
+    with_last = experiments.measure_heads("unet++", False, 3, seed=0)
+    assert with_last["test_iou_L3"] == with_last["iou_pooled"]
+
+
+def test_wide_and_shallow_costs_what_deep_costs():
+    from course_lib.grid import NestedUNet
+    from course_lib.measure import macs
+
+    wide, deep = (NestedUNet(widths=widths, wiring="unet") for widths in ((15, 30), experiments.SMALL))
+    assert abs(macs(wide) / macs(deep) - 1) < 0.05
