@@ -74,16 +74,16 @@ def measure_first_real(net: str, seed: int | None) -> Row:
 def measure_depth(images: str, net: str, seed: int) -> Row:
     """`images` is a look of the built-in images, drawn anew for each seed, or the real nuclei."""
     if images == "bbbc038":
-        splits = load("bbbc038", 96, progress=False)
+        splits = load("bbbc038", 64, progress=False)
     else:
-        splits = load("synthetic", 96, count=200, seed=seed, look=images)
+        splits = load("synthetic", 64, count=300, seed=seed, look=images)
     widths = (15, 30) if net == "L1 wide" else SMALL[: int(net[1]) + 1]
     return train_and_score(fresh(seed, widths=widths, wiring="unet"), splits, epochs=15, seed=seed)
 
 
 def measure_heads(wiring: str, deep_supervision: bool, depth: int, seed: int) -> Row:
     """Beside the scores, which are those of the mean of heads, the pooled IoU of each head alone."""
-    splits = load("bbbc038", 96, progress=False)
+    splits = load("bbbc038", 64, progress=False)
     net = fresh(seed, widths=SMALL[: depth + 1], wiring=wiring, deep_supervision=deep_supervision)
     row = train_and_score(net, splits, epochs=15, seed=seed)
     for head, level in enumerate(net.heads.values(), start=1):
@@ -101,7 +101,7 @@ EXPERIMENTS = {
         measure_first_real,
     ),
     "depth": Experiment(
-        "U-Nets of depth 1 to 4 (widths 8, 16, ...) on three kinds of images: 15 epochs at 96x96, test part. "
+        "U-Nets of depth 1 to 4 (widths 8, 16, ...) on three kinds of images: 15 epochs at 64x64, test part. "
         "L1 wide has depth 1 and widths 15 and 30, which costs what depth 4 costs.",
         [
             {"images": i, "net": n, "seed": s}
@@ -112,7 +112,7 @@ EXPERIMENTS = {
         measure_depth,
     ),
     "supervision": Experiment(
-        "Four wirings with and without deep supervision on real nuclei: widths 8..128, 15 epochs at 96x96, test part.",
+        "Four wirings with and without deep supervision on real nuclei: widths 8..128, 15 epochs at 64x64, test part.",
         [
             {"wiring": w, "deep_supervision": d, "depth": 4, "seed": s}
             for s, (w, d) in product(
@@ -131,7 +131,7 @@ EXPERIMENTS = {
     ),
     "pruning": Experiment(
         "UNet++ of depth 1 to 3 with deep supervision, each trained alone on real nuclei: widths 8 to 64, 15 epochs at "
-        "96x96, test part. The same levels trained inside the whole net are the heads of the experiment supervision.",
+        "64x64, test part. The same levels trained inside the whole net are the heads of the experiment supervision.",
         [{"wiring": "unet++", "deep_supervision": True, "depth": d, "seed": s} for s, d in product(FIVE, [1, 2, 3])],
         measure_heads,
     ),
