@@ -71,12 +71,12 @@ def measure_first_real(net: str, seed: int | None) -> Row:
     return train_and_score(model, splits, epochs=20, seed=seed)
 
 
-def measure_depth(images: str, net: str, seed: int) -> Row:
-    """`images` is a look of the built-in images, drawn anew for each seed, or the real nuclei."""
-    if images == "bbbc038":
+def measure_depth(kind: str, net: str, seed: int) -> Row:
+    """`kind` is a look of the built-in images, drawn anew for each seed, or the real nuclei."""
+    if kind == "bbbc038":
         splits = load("bbbc038", 64, progress=False)
     else:
-        splits = load("synthetic", 64, count=300, seed=seed, look=images)
+        splits = load("synthetic", 64, count=300, seed=seed, look=kind)
     widths = (15, 30) if net == "L1 wide" else SMALL[: int(net[1]) + 1]
     return train_and_score(fresh(seed, widths=widths, wiring="unet"), splits, epochs=15, seed=seed)
 
@@ -104,8 +104,8 @@ EXPERIMENTS = {
         "U-Nets of depth 1 to 4 (widths 8, 16, ...) on three kinds of images: 15 epochs at 64x64, test part. "
         "L1 wide has depth 1 and widths 15 and 30, which costs what depth 4 costs.",
         [
-            {"images": i, "net": n, "seed": s}
-            for i, s, n in product(
+            {"kind": k, "net": n, "seed": s}
+            for k, s, n in product(
                 ["small-sharp", "large-blurred", "bbbc038"], FIVE, ["L1", "L2", "L3", "L4", "L1 wide"]
             )
         ],

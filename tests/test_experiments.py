@@ -113,6 +113,7 @@ def test_every_run_of_every_experiment_can_be_measured(name, small):
         kind = json.dumps({key: value for key, value in values.items() if key != "seed"})
         if kind not in seen:
             row = measure(**values)
+            assert not set(row) & set(values)  # numbers must not overwrite what tells the runs apart
             assert 0 <= row["iou_pooled"] <= 1 and row["parameters"] >= 0 and row["images"] == 1
             seen.add(kind)
 
