@@ -1,7 +1,7 @@
 """Figures. Every function returns a matplotlib Figure; `display` puts it into a notebook with its alt text."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
@@ -113,11 +113,18 @@ def points(groups: dict[str, dict[str, Sequence[float]]], *, label: str = "") ->
     return figure
 
 
-def grid(net: NestedUNet, *, title: str = "") -> Figure:
+def grid(
+    net: NestedUNet, *, title: str = "", values: Mapping[tuple[int, int], float] | None = None, label: str = ""
+) -> Figure:
     """The net as the paper draws it, made from `net.nodes`, `net.skips` and `net.heads` and nothing else.
 
     Rows go down, columns to the right. Blue arrows pool, red ones up-sample, grey ones are skip connections;
-    a filled node has a head.
+    a green node has a head.
+
+    Args:
+        values: node -> a number >= 0, written below the node and shown by its shade, on a log scale. A node of
+            exactly 0 is white with a dashed edge; a node without a value is white.
+        label: what the values are.
     """
     figure = Figure(figsize=(1.35 * net.depth + 1.6, 1.15 * net.depth + 1.6), layout="constrained")
     axis = figure.subplots()
@@ -131,21 +138,44 @@ def grid(net: NestedUNet, *, title: str = "") -> Figure:
                 if (i, k) in nodes:
                     _arrow(axis, (i, k), (i, j), GREY, bend=0 if j - k == 1 else -0.18 - 0.05 * (j - k))
     headed = {(0, j) for j in net.heads.values()}
+    shades = None if values is None else _shades(values)
     for i, j in net.nodes:
         x, y = _place(i, j)
-        face = GREEN if (i, j) in headed else "white"
-        axis.plot(x, y, "o", markersize=27, markerfacecolor=face, markeredgecolor=BLACK, zorder=3)
-        ink = "white" if (i, j) in headed else BLACK
-        axis.text(x, y, f"$x^{{{i},{j}}}$", ha="center", va="center", fontsize=10, color=ink, zorder=4)
+        if shades is None:
+            face, dark = (GREEN, True) if (i, j) in headed else ("white", False)
+        else:
+            face, dark = shades.get((i, j), ("white", False))
+        dashed = values is not None and values.get((i, j)) == 0
+        edge = "none" if dashed else BLACK
+        axis.plot(x, y, "o", markersize=27, markerfacecolor=face, markeredgecolor=edge, zorder=3)
+        if dashed:
+            axis.scatter(x, y, s=27**2, facecolor="none", edgecolor=BLACK, linestyle="dashed", zorder=4)
+        axis.text(x, y, f"$x^{{{i},{j}}}$", ha="center", va="center", fontsize=10, color="white" if dark else BLACK,
+                  zorder=5)  # fmt: skip
+        if values is not None and (i, j) in values:
+            axis.text(x, y - 0.3, f"{values[i, j]:.2g}", ha="center", va="top", fontsize=8, zorder=5, color=BLACK,
+                      bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5})  # fmt: skip
     for i, width in enumerate(net.config["widths"]):
         axis.text(-0.62, -i, f"{width}", ha="right", va="center", fontsize=9, color=GREY)
     axis.text(-0.62, 0.5, "channels", ha="center", va="center", fontsize=8, color=GREY)
     axis.set(xlim=(-1, net.depth + 0.5), ylim=(-net.depth - 0.5, 0.85), aspect="equal", title=title)
     axis.axis("off")
-    key = {"D, pooling": BLUE, "U, up-sampling": RED, "skip connection": GREY, "node with a head": GREEN}
+    key = {"D, pooling": BLUE, "U, up-sampling": RED, "skip connection": GREY}
+    key |= {"node with a head": GREEN} if values is None else {f"{label}; dashed: exactly 0": BLACK}
     figure.legend(handles=[_key(name, colour) for name, colour in key.items()], loc="outside lower center", ncols=2,
                   frameon=False, fontsize=8)  # fmt: skip
     return figure
+
+
+def _shades(values: Mapping[tuple[int, int], float]) -> dict[tuple[int, int], tuple[tuple[float, ...] | str, bool]]:
+    """Node -> its colour, white for 0 and from pale to full blue by the logarithm, and whether that is dark."""
+    logs = {node: np.log(value) for node, value in values.items() if value > 0}
+    low, high = min(logs.values(), default=0), max(logs.values(), default=0)
+    found: dict[tuple[int, int], tuple[tuple[float, ...] | str, bool]] = dict.fromkeys(values, ("white", False))
+    for node, value in logs.items():
+        share = 0.15 + 0.85 * ((value - low) / (high - low) if high > low else 1)
+        found[node] = (tuple(1 - share * (1 - c) for c in _rgb(BLUE)), share > 0.6)
+    return found
 
 
 def _place(i: int, j: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
@@ -246,6 +246,24 @@ def test_every_node_lies_inside_the_picture():
         (axis,) = show.grid(net).axes
         (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
         assert all(left < j < right and low < -i < high for i, j in net.nodes)
+
+
+def test_values_shade_the_nodes_and_zero_is_dashed():
+    net = NestedUNet(widths=(4, 6, 10), wiring="unet-e")
+    values = {(0, 0): 2.0, (1, 0): 0.5, (0, 1): 0.0, (2, 0): 8.0}
+    (axis,) = drawable(show.grid(net, values=values, label="gradient")).axes
+    faces = {(-int(one.get_ydata()[0]), int(one.get_xdata()[0])): one.get_markerfacecolor() for one in axis.lines}
+    lightness = {node: sum(to_rgb(face)) for node, face in faces.items()}
+    assert lightness[2, 0] < lightness[0, 0] < lightness[1, 0] < 3  # the larger the darker
+    assert lightness[0, 1] == lightness[1, 1] == 3  # exactly 0, and no value: white
+    assert [tuple(dots.get_offsets()[0]) for dots in axis.collections if dots.get_linestyle()[0][1]] == [(1, 0)]
+    written = {text.get_position(): text.get_text() for text in axis.texts if text.get_text() in {"2", "0.5", "0", "8"}}
+    assert written == {(0, -0.3): "2", (0, -1.3): "0.5", (1, -0.3): "0", (0, -2.3): "8"}
+
+
+@pytest.mark.parametrize("values", [{}, {(0, 0): 0.0}, {(0, 0): 1.0, (1, 0): 1.0}])
+def test_values_that_are_all_alike_can_be_drawn(values):
+    drawable(show.grid(NestedUNet(widths=(4, 6)), values=values))
 
 
 def test_skips_over_a_node_go_round_it():
