@@ -61,15 +61,21 @@ def about(preset: str) -> dict[str, str]:
 
 
 def summary(rows: Sequence[dict], out: Path) -> str:
-    """The table that the terminal shows after a run: lesson, seconds, scores; then where the page is."""
+    """The table that the terminal shows after a run: lesson, seconds, memory, scores; then where the page is."""
     width = max((len(row["lesson"]) for row in rows), default=6)
-    lines = [f"{'lesson':<{width}}  seconds  scores"]
+    lines = [f"{'lesson':<{width}}  seconds  memory   scores"]
     for row in rows:
         note = ", ".join(f"{key} {value}" for key, value in _shown(row["scores"]).items())
         if row["error"]:
             note = f"FAILED in cell {row['error']['cell']}: {row['error']['message']}"
-        lines.append(f"{row['lesson']:<{width}}  {row['seconds']:>7.1f}  {note}".rstrip())
+        lines.append(
+            f"{row['lesson']:<{width}}  {row['seconds']:>7.1f}  {_megabytes(row['memory']):7}  {note}".rstrip()
+        )
     return "\n".join([*lines, str(Path(out) / "index.html")])
+
+
+def _megabytes(memory: int | None) -> str:
+    return f"{memory / 1e6:.0f} MB" if memory else "-"
 
 
 def _shown(scores: dict) -> dict[str, str]:
@@ -99,7 +105,10 @@ def write_pages(out: Path, facts: dict[str, str], rows: list[dict]) -> None:
     lessons = []
     for row in rows:
         lessons.append(f'<h2><a href="{row["page"]}">{escape(row["lesson"])}</a> {escape(row["title"])}</h2>')
-        lessons.append(f"<p>{row['status']}, {row['seconds']:.1f} s</p>")
+        memory = _megabytes(row["memory"])
+        lessons.append(
+            f"<p>{row['status']}, {row['seconds']:.1f} s, {memory if row['memory'] else 'memory not measured'}</p>"
+        )
         if row["error"]:
             link = f'<a href="{row["page"]}#cell-id={row["error"]["id"]}">cell {row["error"]["cell"]}</a>'
             lessons.append(f"<p>Stopped in {link}: <code>{escape(row['error']['message'])}</code></p>")

@@ -5,6 +5,7 @@ The lessons run in kernels of this very Python, whatever kernels are registered,
 
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -25,10 +26,13 @@ def select(names: Sequence[str], only: Sequence[str] = ()) -> list[str]:
     return [name for name in names if not only or name in only or name.split("_")[0] in only]
 
 
-def execute(nb, *, cwd: Path, env: dict[str, str], timeout: int | None = None, on_cell: Callable | None = None):
+def execute(
+    nb, *, cwd: Path, env: dict[str, str], timeout: int | None = None, on_cell: Callable | None = None
+) -> int | None:
     """Run the notebook node `nb` in place, in a fresh kernel with the environment `env`.
 
-    `timeout` is in seconds per cell; `on_cell(index)` is called before each cell. Raises, as nbclient does,
+    `timeout` is in seconds per cell; `on_cell(index)` is called before each cell. Returns the most bytes of memory
+    that the kernel held at one time, None where the system does not tell. Raises, as nbclient does,
     CellExecutionError for the first failing cell and DeadKernelError (a RuntimeError) for a kernel that died.
     """
     from jupyter_client import AsyncKernelManager
@@ -48,11 +52,24 @@ def execute(nb, *, cwd: Path, env: dict[str, str], timeout: int | None = None, o
             extra_arguments=["--Application.log_level=CRITICAL"],
             resources={"metadata": {"path": str(cwd)}},
         )
+        memory: list[int | None] = [None]
         client.on_cell_start = on_cell and (lambda cell, cell_index: on_cell(cell_index))
+        client.on_cell_executed = lambda **_: memory.append(peak_memory(client.km.provisioner.pid))
         try:
             client.execute(env=env, cleanup_kc=True)
         except AssertionError:  # what nbclient makes of Ctrl-C: it lets the kernel go twice
             raise KeyboardInterrupt from None
+    return memory[-1]
+
+
+def peak_memory(pid: int) -> int | None:
+    """The most bytes that a process has held at one time so far; None on systems without /proc."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.M)
+    return 1024 * int(found[1]) if found else None
 
 
 def run_lessons(
@@ -61,9 +78,9 @@ def run_lessons(
     """Execute the lessons in `notebooks` and write OUT/NN_title.html, OUT/index.html and OUT/summary.json.
 
     A failing lesson does not stop the others. `progress` shows a bar and prints a table at the end. Returns
-    one row per lesson: `lesson`, `title`, `status` ("passed", "failed"), `seconds`, `scores` (what the lesson
-    recorded), `page`, `error` (None, or a dict of `cell`, `id`, `message`). Raises UserError for an unknown
-    `preset` or `only`, no lessons, an `out` that cannot be written, and a missing extra.
+    one row per lesson: `lesson`, `title`, `status` ("passed", "failed"), `seconds`, `memory` (peak bytes or None),
+    `scores` (what the lesson recorded), `page`, `error` (None, or a dict of `cell`, `id`, `message`). Raises UserError for
+    an unknown `preset` or `only`, no lessons, an `out` that cannot be written, and a missing extra.
     """
     try:
         import nbclient  # noqa: F401
@@ -104,7 +121,7 @@ def _run(name: str, nb, notebooks: Path, results: Path, env: dict[str, str], ste
     """Execute one lesson, write its page, and return its row."""
     from nbclient.exceptions import CellExecutionError
 
-    record, at, error = results / f"{name}.json", 0, None
+    record, at, memory, error = results / f"{name}.json", 0, None, None
     record.unlink(missing_ok=True)  # the scores of an earlier run are not this run's
 
     def on_cell(index: int) -> None:
@@ -114,7 +131,7 @@ def _run(name: str, nb, notebooks: Path, results: Path, env: dict[str, str], ste
 
     start = time.perf_counter()
     try:
-        execute(nb, cwd=notebooks, env=env, on_cell=on_cell)
+        memory = execute(nb, cwd=notebooks, env=env, on_cell=on_cell)
     except CellExecutionError as failure:
         error = f"{failure.ename}: {failure.evalue}"
     except RuntimeError as failure:  # the kernel died, or never came up
@@ -128,6 +145,7 @@ def _run(name: str, nb, notebooks: Path, results: Path, env: dict[str, str], ste
         "title": nb.cells[0].source.partition("\n")[0].lstrip("# ") if nb.cells else name,
         "status": "failed" if error else "passed",
         "seconds": round(seconds, 1),
+        "memory": memory,
         "scores": json.loads(record.read_text(encoding="utf-8")) if record.exists() else {},
         "page": f"{name}.html",
         "error": error,

@@ -93,8 +93,8 @@ def training_curve(
     return figure
 
 
-def points(groups: dict[str, dict[str, Sequence[float]]], *, label: str = "") -> Figure:
-    """One dot a run and a bar at their mean: group -> category -> values. Zero is marked."""
+def points(groups: dict[str, dict[str, Sequence[float]]], *, label: str = "", zero: bool = True) -> Figure:
+    """One dot a run and a bar at their mean: group -> category -> values. `zero` marks 0, for differences."""
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     axis = figure.subplots()
     categories = list(dict.fromkeys(name for values in groups.values() for name in values))
@@ -106,7 +106,8 @@ def points(groups: dict[str, dict[str, Sequence[float]]], *, label: str = "") ->
             axis.plot([x] * len(runs), runs, marker, color=colour, markersize=5, alpha=0.8)
             axis.hlines(np.mean(runs), x - 0.1, x + 0.1, color=colour, linewidth=2)
         axis.plot([], [], marker, color=colour, label=group)
-    axis.axhline(0, color=GREY, linewidth=0.8, zorder=0)
+    if zero:
+        axis.axhline(0, color=GREY, linewidth=0.8, zorder=0)
     axis.set(xticks=range(len(categories)), xticklabels=categories, ylabel=label)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)

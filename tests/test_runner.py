@@ -66,6 +66,9 @@ def test_a_failing_lesson_does_not_stop_the_others(run):
         ("03_last", "passed"),
     ]
     assert all(row["seconds"] > 0 for row in rows)
+    if Path("/proc/self/status").exists():  # elsewhere it is not measured
+        assert [row["memory"] is None for row in rows] == [False, True, True, False]
+        assert all(20e6 < row["memory"] < 5e9 for row in rows if row["memory"])
 
 
 def test_rows_carry_title_scores_and_the_failing_cell(run):
@@ -112,8 +115,8 @@ def test_summary_json_holds_the_rows_and_the_machine(run):
 
 def test_the_terminal_table_ends_with_the_page(run):
     head, good, bad, dead, last, page = summary(run[0], Path("out")).splitlines()
-    assert head.split() == ["lesson", "seconds", "scores"]
-    assert good.split()[2:6] == ["val_iou", "0.812,", "images", "12,"]
+    assert head.split() == ["lesson", "seconds", "memory", "scores"]
+    assert re.search(r"  +(\d+ MB|-) +val_iou 0\.812, images 12, ", good)
     assert bad.endswith("FAILED in cell 3: ValueError: no <mask> at all")
     assert dead.endswith("FAILED in cell 3: Kernel died")
     assert last.split()[:1] == ["03_last"]

@@ -6,6 +6,17 @@ import torch
 from torch import Tensor, nn
 
 
+def assert_no_plain_lists(net: nn.Module) -> None:
+    """Blocks in a list or dict of Python are invisible to `parameters()`."""
+    for name, value in vars(net).items():
+        held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+        if not name.startswith("_") and any(isinstance(block, nn.Module) for block in held):
+            kind, right = ("dict", "ModuleDict") if isinstance(value, dict) else ("list", "ModuleList")
+            raise AssertionError(
+                f"self.{name} is a plain {kind}, whose blocks no optimiser would find: make it an nn.{right}"
+            )
+
+
 def sizes_of_feature_maps(net: nn.Module, image: Tensor) -> tuple[set[tuple[int, int]], Any]:
     """The sizes that convolutions work at, and what the net returns."""
     sizes: set[tuple[int, int]] = set()

@@ -9,6 +9,7 @@ from course_lib.checks.machinery import as_check
 from course_lib.checks.nets import (
     assert_every_channel_is_used,
     assert_gradients_are_true,
+    assert_no_plain_lists,
     assert_same_function,
     sizes_of_feature_maps,
 )
@@ -20,10 +21,7 @@ def check_unet(cls: Callable[[int, int, tuple[int, ...]], nn.Module]) -> None:
     """`cls(in_channels, classes, widths)`: a U-Net of `VGGBlock`s that returns logits at the size of the input."""
     widths, image = (4, 6, 10), torch.randn(2, 3, 16, 24)
     net = cls(3, 2, widths)
-    for name, value in vars(net).items():
-        assert not (isinstance(value, list | tuple) and any(isinstance(block, nn.Module) for block in value)), (
-            f"self.{name} is a plain list, whose blocks no optimiser would find: make it an nn.ModuleList"
-        )
+    assert_no_plain_lists(net)
     sizes, logits = sizes_of_feature_maps(net, image)
     assert isinstance(logits, Tensor), f"a tensor of logits is wanted, this is {type(logits).__name__}"
     assert logits.shape == (2, 2, 16, 24), (
