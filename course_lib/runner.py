@@ -79,8 +79,8 @@ def run_lessons(
 
     A failing lesson does not stop the others. `progress` shows a bar and prints a table at the end. Returns
     one row per lesson: `lesson`, `title`, `status` ("passed", "failed"), `seconds`, `memory` (peak bytes or None),
-    `scores` (what the lesson recorded), `page`, `error` (None, or a dict of `cell`, `id`, `message`). Raises UserError for
-    an unknown `preset` or `only`, no lessons, an `out` that cannot be written, and a missing extra.
+    `scores` (what the lesson recorded), `page`, `error` (None, or a dict of `cell`, `id`, `message`). Raises
+    UserError for an unknown `preset` or `only`, no lessons, an `out` that cannot be written, and a missing extra.
     """
     try:
         import nbclient  # noqa: F401

@@ -97,6 +97,19 @@ def test_a_check_leaves_the_learners_random_state_alone():
         assert torch.equal(after, torch.rand(1))
 
 
+def test_a_class_without_forward_is_told_apart_from_a_hole():
+    class UNet(torch.nn.Module):
+        def __init__(self, in_channels, classes, widths):
+            super().__init__()
+            self.head = torch.nn.Conv2d(in_channels, classes, 1)
+
+        def foward(self, image):
+            return self.head(image)
+
+    with pytest.raises(AssertionError, match="UNet has no method forward"):
+        checks.check_unet(UNet)
+
+
 def test_checks_are_documented():
     assert all(inspect.getdoc(module.CHECK) for module in MODULES)
 

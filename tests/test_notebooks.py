@@ -289,6 +289,14 @@ def test_committed_lessons_pass_the_lint():
     assert lint_notebooks.lint(ROOT) == []
 
 
+@pytest.mark.parametrize("name", LESSONS)
+def test_every_lesson_has_five_exact_facts_for_nbval(name):
+    nb = nbformat.read(ROOT / f"notebooks/{name}.ipynb", as_version=4)
+    compared = [cell for cell in nb.cells if "nbval-check-output" in cell.metadata.get("tags", [])]
+    lines = [line for cell in compared for output in cell.outputs for line in output.get("text", "").splitlines()]
+    assert len(compared) >= 3 and len(lines) >= 5
+
+
 @pytest.mark.skipif(not LESSONS, reason="no lesson is written yet")
 def test_committed_lessons_are_what_their_sources_say(capsys):
     build_notebooks.main(["--check"])

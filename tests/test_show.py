@@ -163,6 +163,8 @@ def test_points_show_every_run_and_the_mean():
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["L1", "L2"]
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["loss", "pruned"]
     assert any(list(line.get_ydata()) == [0, 0] for line in axis.lines)
+    (axis,) = drawable(show.points(groups, zero=False)).axes
+    assert not any(list(line.get_ydata()) == [0, 0] for line in axis.lines)
 
 
 # The grid

@@ -27,7 +27,11 @@ def as_check(function: Callable[[Any], None]) -> Callable[[Any], None]:
             torch.manual_seed(0)
             try:
                 function(answer)
-            except NotImplementedError:
+            except NotImplementedError as problem:
+                if "forward" in str(problem):  # torch's own words for a module without one
+                    raise AssertionError(
+                        f"{name} has no method forward: is its name spelled so, and indented?"
+                    ) from None
                 hint = "replace the line `raise NotImplementedError` by your code, run that cell, then this one"
                 raise AssertionError(f"{name} is not written yet: {hint}") from None
             except AssertionError:
