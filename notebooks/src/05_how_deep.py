@@ -13,7 +13,7 @@
 # - turn a few paired runs into a difference with an interval, and know when it says nothing,
 # - judge a published table of means and deviations.
 #
-# Two cores need two minutes; on a GPU it was not measured yet.
+# Two cores need less than three minutes; on a GPU it was not measured yet.
 
 # %% tags=["setup", "nbval-ignore-output"]
 import importlib.util

@@ -13,7 +13,7 @@
 # - read a gradient map before and after,
 # - make one mask of four heads, or choose one head, and judge with several seeds whether it helped.
 #
-# Two cores need two minutes; on a GPU it was not measured yet.
+# Two cores need less than three minutes; on a GPU it was not measured yet.
 
 # %% tags=["setup", "nbval-ignore-output"]
 import importlib.util
@@ -236,7 +236,7 @@ show.display(
 )
 
 # %% [markdown]
-# The bands span the lowest and the highest seed. Where they overlap there is nothing to tell apart by eye. Now each
+# The bands span the lowest and the highest seed. With two seeds a gap between bands is a hint and no more. Now each
 # head by itself, the mean of all, and the net that has but one.
 
 # %%
@@ -260,11 +260,11 @@ print(f"last head minus first head:   {paired_interval(last, first)}")
 assert sum(last) > sum(first), "not so here: read the dots, not our text"
 
 # %% [markdown]
-# With two seeds the intervals are as wide as a barn door: Student's t for one degree of freedom is 12.7. What can be
-# seen without statistics is the order of the heads: the first, which has been through one halving only, is behind the
-# deeper ones in the stored run.
+# In the stored run the net with one head ends 0.03 **above** the one with four. That is not what we had hoped for, and with
+# two seeds it is not a finding either: the interval reaches from -0.28 to +0.21. What needs less care is the order of the
+# heads. The first, which has been through one halving only, is behind the deeper ones, and it pulls their mean down.
 #
-# What the mean of maps does cannot be seen from a score. It rounds: where heads disagree, the map is grey.
+# What the mean of maps does besides cannot be seen from a score. Where heads disagree, the map is grey.
 
 # %%
 net = runs[True, SEED][0]
@@ -326,8 +326,8 @@ for name, (with_all, with_one) in paper.items():
 
 # %% [markdown]
 # In the paper's own numbers deep supervision of UNet++ is clear of zero on one data set of six, and on Nuclei its mean is
-# lower. In the same table UNet+ gains 3.2 points from it on Liver. The paper's text says as much: up to 0.8 points on
-# two data sets, "only marginally effective" on the others. Our opinion: deep supervision is worth having for what
+# lower. In the same table UNet+ gains 3.2 points from it on Liver. The paper's text says as much: up to 0.8
+# points, and "only marginally effective" on other data sets. Our opinion: deep supervision is worth having for what
 # lesson 08 does with it.
 
 # %%
