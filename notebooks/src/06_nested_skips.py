@@ -199,6 +199,7 @@ print(results.table(rows))
 unet, nested = rows[0], rows[-1]
 print(f"UNet++ / U-Net: {nested['parameters'] / unet['parameters']:.2f} of the parameters")
 print(f"UNet++ / U-Net: {nested['MACs 96x96'] / unet['MACs 96x96']:.2f} of the multiplications")
+assert rows[1]["parameters"] == rows[2]["parameters"] < nested["parameters"]
 
 # %% [markdown]
 # 1.17 and 2.47. A fair comparison with U-Net has to pay for both. A U-Net widened to the same weights (width 34) does

@@ -138,6 +138,7 @@ for title, sizes_of in maps.items():
     )
 less = [node for node, size in maps["four heads"].items() if size < maps["one head"][node]]
 print("with four heads x4,0 gets less than before:", (4, 0) in less)
+assert all(maps["four heads"].values()) and (4, 0) in less
 
 # %% [markdown]
 # No node is left out any more. There is a price, in plain sight: each head now carries a quarter of the loss, so the
@@ -303,6 +304,7 @@ deepest = [
 ]
 print(f"unet++: mean of heads minus deepest head: {paired_interval(real['unet++', True], deepest)}")
 print("clear of zero:", [wiring for wiring, gain in gains.items() if gain.excludes_zero])
+assert not any(gain.excludes_zero for gain in gains.values())
 
 # %% [markdown]
 # Both means are above zero and neither interval is: with five seeds we cannot say that the extra losses help the score, nor
@@ -323,6 +325,7 @@ paper = {  # IoU in %: UNet++ with all heads, and with one
 for name, (with_all, with_one) in paper.items():
     difference = interval_from_table(with_all, with_one, runs=20)
     print(f"{name:12} {difference}  {'clear' if difference.excludes_zero else 'not clear'}")
+    assert difference.excludes_zero == (name == "EM")
 
 # %% [markdown]
 # In the paper's own numbers deep supervision of UNet++ is clear of zero on one data set of six, and on Nuclei its mean is

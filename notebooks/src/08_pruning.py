@@ -89,6 +89,7 @@ rows = [
     for net, w, m in zip(cut, weights, work)
 ]
 print(results.table(rows))
+assert weights[2] < weights[3] / 4 and work[2] > work[3] / 2
 
 # %% [markdown]
 # Level 3 has a quarter of the weights and more than half of the work. Lower rows hold the weights, upper rows the
@@ -168,6 +169,7 @@ for net in (whole_at_birth, small_at_birth):
 ours, theirs = (n.node(0, 0).conv1.weight for n in (small_at_birth, whole_at_birth))
 print("same weights: ", torch.equal(ours, theirs))
 print("same gradient:", torch.equal(ours.grad, theirs.grad))
+assert torch.equal(ours, theirs) and not torch.equal(ours.grad, theirs.grad)
 
 # %% [markdown]
 # So the two trainings part at the first step. The journal paper calls the one **embedded** training, inside the whole
@@ -223,6 +225,7 @@ clear = [n for n, v in isolated.items() if paired_interval(embedded[n], v).exclu
 print("levels at which embedded and isolated differ clearly:", clear)
 two_minus_four = paired_interval(embedded[2], embedded[4])
 print(f"level 2 minus level 4: {two_minus_four}")
+assert clear == [] and two_minus_four.mean > -0.005 and two_minus_four.high < 0
 
 # %% [markdown]
 # No difference is clear of zero, and for level 1 the mean even points the other way: alone is 0.006 better. The paper's gain
@@ -261,6 +264,7 @@ ours = 1 - measure.parameters(published.prune(3)) / measure.parameters(published
 print(f"parameters saved at level 3: the paper's net {papers:.1%}, ours {ours:.1%}")
 memory = 1 - cost[3]["memory"] / cost[4]["memory"]
 expect("share of feature-map memory saved at level 3", memory, 0.2, tol=0.02)
+assert papers > 0.75 and memory < ours / 3
 
 # %% [markdown]
 # 75.6 % is the share of **parameters**: the weights on disk. Of the feature maps, level 3 still needs four fifths, because
