@@ -25,11 +25,21 @@ def bce_dice(logits: Tensor, target: Tensor) -> Tensor:
         A scalar, float32.
     """
     logits, target = logits.float(), target.float()
-    p = logits.sigmoid()
-    overlap = (p * target).sum(dim=(1, 2, 3))
-    total = p.sum(dim=(1, 2, 3)) + target.sum(dim=(1, 2, 3))
+    overlap, total = _overlap_and_total(logits, target)
     dice = (2 * overlap + 1) / (total + 1)
     return 0.5 * F.binary_cross_entropy_with_logits(logits, target) + 1 - dice.mean()
+
+
+def soft_dice(logits: Tensor, target: Tensor) -> Tensor:
+    """One minus the soft Dice, the second half of `bce_dice`. Args and returns as there."""
+    overlap, total = _overlap_and_total(logits.float(), target.float())
+    return 1 - ((2 * overlap + 1) / (total + 1)).mean()
+
+
+def soft_iou(logits: Tensor, target: Tensor) -> Tensor:
+    """One minus the soft IoU, 1 - Σ y p / (Σ y + Σ p - Σ y p), with the 1 of `bce_dice`. Args and returns as there."""
+    overlap, total = _overlap_and_total(logits.float(), target.float())
+    return 1 - ((overlap + 1) / (total - overlap + 1)).mean()
 
 
 def lovasz_hinge(logits: Tensor, target: Tensor) -> Tensor:
@@ -62,3 +72,9 @@ def deep_supervision(loss: Loss) -> Callable[[list[Tensor], Tensor], Tensor]:
         return torch.stack([loss(logits, target) for logits in outputs]).mean()
 
     return mean_over_heads
+
+
+def _overlap_and_total(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ y p and Σ y + Σ p of each image, (N,) each."""
+    p = logits.sigmoid()
+    return (p * target).sum(dim=(1, 2, 3)), p.sum(dim=(1, 2, 3)) + target.sum(dim=(1, 2, 3))

@@ -6,11 +6,13 @@ import time
 import weakref
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
 from course_lib.losses import Loss, bce_dice, deep_supervision
 
@@ -99,6 +101,44 @@ def receptive_field(net: nn.Module, *, side: int = 256, in_channels: int = 3) ->
     return int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
 
 
+def receptive_fields(
+    net: NestedUNet, *, side: int = 256, at: int | None = None
+) -> dict[tuple[int, int], tuple[int, int]]:
+    """Node -> the first and the last input pixel, along one axis, that it can depend on above input pixel `at`.
+
+    Computed, not measured: a 3x3 convolution reaches one further on either side, D joins two, U (corners aligned)
+    reads the two nearest, and a node reads all that its inputs read. Rows and columns are alike. Ends count from 0
+    and stop at the image's border. The default `at` is the middle, side // 2.
+
+    Raises:
+        UserError (a ValueError): `side` cannot be halved `depth` times, or `at` is not in it.
+    """
+    net.check_shape((1, net.config["in_channels"], side, side))
+    at = side // 2 if at is None else at
+    if not 0 <= at < side:
+        raise UserError(f"pixel {at} is outside of an image of {side} pixels: choose 0 to {side - 1}")
+    image = np.arange(side), np.arange(side)
+    reach: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}  # of every pixel of the node
+    for i, j in net.nodes:
+        if j > 0:
+            inputs = [reach[i, k] for k in net.skips[j]] + [_doubled(*reach[i + 1, j - 1])]
+            first, last = np.min([low for low, _ in inputs], 0), np.max([high for _, high in inputs], 0)
+        else:
+            first, last = _halved(*reach[i - 1, 0]) if i > 0 else image
+        reach[i, j] = _convolved(*_convolved(first, last))
+    return {(i, j): tuple(int(end[at >> i]) for end in ends) for (i, j), ends in reach.items()}
+
+
+def node_costs(net: NestedUNet, size: tuple[int, int] = (96, 96)) -> dict[tuple[int, int], dict[str, int]]:
+    """Node -> its "parameters", and its "macs" for one image of (height, width). Heads are not in it."""
+    costs = {}
+    for i, j in net.nodes:
+        block = net.node(i, j)
+        weights = block.conv1.weight.numel() + block.conv2.weight.numel()  # each works once at every pixel
+        costs[i, j] = {"parameters": parameters(block), "macs": weights * (size[0] >> i) * (size[1] >> i)}
+    return costs
+
+
 def node_gradients(
     net: NestedUNet, images: Tensor, masks: Tensor, *, loss: Loss = bce_dice
 ) -> dict[tuple[int, int], float]:
@@ -112,6 +152,22 @@ def node_gradients(
     gradients = {(i, j): net.node(i, j).conv1.weight.grad for i, j in net.nodes}
     net.zero_grad(set_to_none=True)
     return {node: 0.0 if g is None else g.square().mean().sqrt().item() for node, g in gradients.items()}
+
+
+def _convolved(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    low, high = np.pad(first, 1, mode="edge"), np.pad(last, 1, mode="edge")
+    return np.minimum.reduce([low[:-2], low[1:-1], low[2:]]), np.maximum.reduce([high[:-2], high[1:-1], high[2:]])
+
+
+def _halved(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.minimum(first[::2], first[1::2]), np.maximum(last[::2], last[1::2])
+
+
+def _doubled(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    n = len(first)
+    whole, rest = np.divmod(np.arange(2 * n) * (n - 1), 2 * n - 1)  # corners on corners
+    right = np.minimum(whole + (rest > 0), n - 1)
+    return np.minimum(first[whole], first[right]), np.maximum(last[whole], last[right])
 
 
 def _finish() -> None:

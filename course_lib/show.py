@@ -1,22 +1,24 @@
 """Figures. Every function returns a matplotlib Figure; `display` puts it into a notebook with its alt text."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import FancyArrowPatch
 from torch import Tensor
 
-from course_lib.grid import NestedUNet
+from course_lib.diagram import NAMES, grid
+from course_lib.palette import BLACK, BLUE, GREEN, GREY, INVENTED, MISSED, ORANGE, RED, SKY, WHITE, YELLOW, rgb
 
-# Okabe and Ito's palette: told apart by colour-blind readers, and in grey by their lightness.
-BLACK, GREY = "#000000", "#8c8c8c"
-ORANGE, SKY, GREEN, BLUE, RED = "#e69f00", "#56b4e9", "#009e73", "#0072b2", "#d55e00"
-MISSED, INVENTED = SKY, ORANGE
+__all__ = [
+    "BLACK", "BLUE", "GREEN", "GREY", "INVENTED", "LINES", "MISSED", "NAMES", "ORANGE", "RED", "SKY", "WHITE", "YELLOW",
+    "canvas", "display", "draw_errors", "draw_overlay", "error_map", "grid", "overlay", "pixels", "points",
+    "training_curve",
+]  # fmt: skip
+
 LINES = [(BLUE, "solid"), (RED, "dashed"), (GREEN, "dashdot"), (ORANGE, "dotted"), (SKY, (0, (5, 1))), (BLACK, "solid")]
 
 
@@ -31,6 +33,19 @@ def display(figure: Figure, alt: str) -> None:
     show(image, metadata={"image/png": {"alt": alt}})
 
 
+def canvas(columns: int = 1, *, rows: int = 1, width: float = 6, height: float = 3.2) -> tuple[Figure, list[Axes]]:
+    """An empty figure in the style of the course, `width` x `height` inches, and its axes row by row.
+
+    Six inches are what a phone still shows readably; type is never smaller than 9 points.
+    """
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=9)
+    return figure, axes
+
+
 def overlay(
     images: Tensor, masks: Tensor, predicted: Tensor | None = None, *, titles: Sequence[str] = (), columns: int = 4
 ) -> Figure:
@@ -42,10 +57,7 @@ def overlay(
     """
     figure, axes = _panels(len(images), columns)
     for n, axis in enumerate(axes):
-        axis.imshow(_pixels(images[n]))
-        _outline(axis, masks[n], BLUE, "solid")
-        if predicted is not None:
-            _outline(axis, predicted[n], ORANGE, "dashed")
+        draw_overlay(axis, images[n], masks[n], None if predicted is None else predicted[n])
         axis.set_title(titles[n] if titles else "", fontsize=10)
     _legend(figure, {"true": BLUE} | ({"predicted": ORANGE} if predicted is not None else {}))
     return figure
@@ -54,21 +66,34 @@ def overlay(
 def error_map(
     images: Tensor, masks: Tensor, predicted: Tensor, *, titles: Sequence[str] = (), columns: int = 4
 ) -> Figure:
-    """Where a prediction is wrong: missed pixels in blue, invented ones in orange, over the image in grey.
+    """Where a prediction is wrong: missed pixels in blue, invented ones in orange, over the image in pale grey.
 
     Arguments as `overlay`.
     """
     figure, axes = _panels(len(images), columns)
     for n, axis in enumerate(axes):
-        true, found = masks[n, 0].bool().cpu().numpy(), predicted[n, 0].bool().cpu().numpy()
-        grey = 0.35 + 0.5 * _pixels(images[n]).mean(axis=2, keepdims=True)
-        picture = np.repeat(grey, 3, axis=2)
-        picture[true & ~found] = _rgb(MISSED)
-        picture[found & ~true] = _rgb(INVENTED)
-        axis.imshow(picture)
+        draw_errors(axis, images[n], masks[n], predicted[n])
         axis.set_title(titles[n] if titles else "", fontsize=10)
     _legend(figure, {"missed": MISSED, "invented": INVENTED})
     return figure
+
+
+def draw_overlay(axis: Axes, image: Tensor, mask: Tensor, predicted: Tensor | None = None) -> None:
+    """One panel of `overlay`: an image (3, H, W), masks (1, H, W)."""
+    axis.imshow(pixels(image))
+    _outline(axis, mask, BLUE, "solid")
+    if predicted is not None:
+        _outline(axis, predicted, ORANGE, "dashed")
+
+
+def draw_errors(axis: Axes, image: Tensor, mask: Tensor, predicted: Tensor) -> None:
+    """One panel of `error_map`: an image (3, H, W), masks (1, H, W)."""
+    true, found = mask[0].bool().cpu().numpy(), predicted[0].bool().cpu().numpy()
+    grey = 0.82 + 0.18 * pixels(image).mean(axis=2, keepdims=True)  # paler than both kinds of mistakes
+    picture = np.repeat(grey, 3, axis=2)
+    picture[true & ~found] = rgb(MISSED)
+    picture[found & ~true] = rgb(INVENTED)
+    axis.imshow(picture)
 
 
 def training_curve(
@@ -79,8 +104,7 @@ def training_curve(
     Args:
         runs: name -> runs, each a list of the rows that `fit` yields.
     """
-    figure = Figure(figsize=(6, 3.4), layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = canvas()
     for (name, rows), (colour, dash) in zip(runs.items(), cycle(LINES), strict=False):
         epochs = [row["epoch"] for row in rows[0]]
         values = np.array([[row[key] for row in run] for run in rows])
@@ -88,121 +112,41 @@ def training_curve(
         if len(values) > 1:
             axis.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
     axis.set(xlabel="epoch", ylabel=label or key)
-    axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
     return figure
 
 
 def points(groups: dict[str, dict[str, Sequence[float]]], *, label: str = "", zero: bool = True) -> Figure:
     """One dot a run and a bar at their mean: group -> category -> values. `zero` marks 0, for differences."""
-    figure = Figure(figsize=(6, 3.4), layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = canvas()
     categories = list(dict.fromkeys(name for values in groups.values() for name in values))
     for n, (group, values) in enumerate(groups.items()):
         colour, marker = LINES[n][0], "osD^vP"[n]
-        shift = 0.25 * (n - (len(groups) - 1) / 2)
         for category, runs in values.items():
-            x = categories.index(category) + shift
+            beside = [name for name, others in groups.items() if category in others]  # a lone group stands on the tick
+            x = categories.index(category) + 0.25 * (beside.index(group) - (len(beside) - 1) / 2)
             axis.plot([x] * len(runs), runs, marker, color=colour, markersize=5, alpha=0.8)
             axis.hlines(np.mean(runs), x - 0.1, x + 0.1, color=colour, linewidth=2)
         axis.plot([], [], marker, color=colour, label=group)
     if zero:
         axis.axhline(0, color=GREY, linewidth=0.8, zorder=0)
     axis.set(xticks=range(len(categories)), xticklabels=categories, ylabel=label)
-    axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
     return figure
-
-
-def grid(
-    net: NestedUNet, *, title: str = "", values: Mapping[tuple[int, int], float] | None = None, label: str = ""
-) -> Figure:
-    """The net as the paper draws it, made from `net.nodes`, `net.skips` and `net.heads` and nothing else.
-
-    Rows go down, columns to the right. Blue arrows pool, red ones up-sample, grey ones are skip connections;
-    a green node has a head.
-
-    Args:
-        values: node -> a number >= 0, written below the node and shown by its shade, on a log scale. A node of
-            exactly 0 is white with a dashed edge; a node without a value is white.
-        label: what the values are.
-    """
-    figure = Figure(figsize=(1.35 * net.depth + 1.6, 1.15 * net.depth + 1.6), layout="constrained")
-    axis = figure.subplots()
-    nodes = set(net.nodes)
-    for i, j in net.nodes:
-        if j == 0 and i > 0:
-            _arrow(axis, (i - 1, 0), (i, 0), BLUE)
-        if j > 0:
-            _arrow(axis, (i + 1, j - 1), (i, j), RED)
-            for k in net.skips[j]:
-                if (i, k) in nodes:
-                    _arrow(axis, (i, k), (i, j), GREY, bend=0 if j - k == 1 else -0.18 - 0.05 * (j - k))
-    headed = {(0, j) for j in net.heads.values()}
-    shades = None if values is None else _shades(values)
-    for i, j in net.nodes:
-        x, y = _place(i, j)
-        if shades is None:
-            face, dark = (GREEN, True) if (i, j) in headed else ("white", False)
-        else:
-            face, dark = shades.get((i, j), ("white", False))
-        dashed = values is not None and values.get((i, j)) == 0
-        edge = "none" if dashed else BLACK
-        axis.plot(x, y, "o", markersize=27, markerfacecolor=face, markeredgecolor=edge, zorder=3)
-        if dashed:
-            axis.scatter(x, y, s=27**2, facecolor="none", edgecolor=BLACK, linestyle="dashed", zorder=4)
-        axis.text(x, y, f"$x^{{{i},{j}}}$", ha="center", va="center", fontsize=10, color="white" if dark else BLACK,
-                  zorder=5)  # fmt: skip
-        if values is not None and (i, j) in values:
-            axis.text(x, y - 0.3, f"{values[i, j]:.2g}", ha="center", va="top", fontsize=8, zorder=5, color=BLACK,
-                      bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5})  # fmt: skip
-    for i, width in enumerate(net.config["widths"]):
-        axis.text(-0.62, -i, f"{width}", ha="right", va="center", fontsize=9, color=GREY)
-    axis.text(-0.62, 0.5, "channels", ha="center", va="center", fontsize=8, color=GREY)
-    axis.set(xlim=(-1, net.depth + 0.5), ylim=(-net.depth - 0.5, 0.85), aspect="equal", title=title)
-    axis.axis("off")
-    key = {"D, pooling": BLUE, "U, up-sampling": RED, "skip connection": GREY}
-    key |= {"node with a head": GREEN} if values is None else {f"{label}; dashed: exactly 0": BLACK}
-    figure.legend(handles=[_key(name, colour) for name, colour in key.items()], loc="outside lower center", ncols=2,
-                  frameon=False, fontsize=8)  # fmt: skip
-    return figure
-
-
-def _shades(values: Mapping[tuple[int, int], float]) -> dict[tuple[int, int], tuple[tuple[float, ...] | str, bool]]:
-    """Node -> its colour, white for 0 and from pale to full blue by the logarithm, and whether that is dark."""
-    logs = {node: np.log(value) for node, value in values.items() if value > 0}
-    low, high = min(logs.values(), default=0), max(logs.values(), default=0)
-    found: dict[tuple[int, int], tuple[tuple[float, ...] | str, bool]] = dict.fromkeys(values, ("white", False))
-    for node, value in logs.items():
-        share = 0.15 + 0.85 * ((value - low) / (high - low) if high > low else 1)
-        found[node] = (tuple(1 - share * (1 - c) for c in _rgb(BLUE)), share > 0.6)
-    return found
-
-
-def _place(i: int, j: int) -> tuple[int, int]:
-    """Where x^{i,j} is drawn: columns to the right, rows downwards."""
-    return j, -i
-
-
-def _arrow(axis: Axes, start: tuple[int, int], end: tuple[int, int], colour: str, bend: float = 0) -> None:
-    arrow = FancyArrowPatch(
-        _place(*start), _place(*end), arrowstyle="-|>", mutation_scale=9, color=colour, linewidth=1.1,
-        shrinkA=14, shrinkB=14, connectionstyle=f"arc3,rad={bend}", zorder=2,
-    )  # fmt: skip
-    axis.add_patch(arrow)
 
 
 def _panels(count: int, columns: int) -> tuple[Figure, list[Axes]]:
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure = Figure(figsize=(1.9 * columns, 2.15 * rows + 0.3), layout="constrained")
+    figure = Figure(figsize=(1.55 * columns, 1.8 * rows + 0.3), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.axis("off")
     return figure, list(axes[:count])
 
 
-def _pixels(image: Tensor) -> np.ndarray:
+def pixels(image: Tensor) -> np.ndarray:
+    """An image (C, H, W), uint8 or 0..1, of 1 or 3 channels, as matplotlib wants it: (H, W, 3), 0..1."""
     image = image.float() / 255 if not image.is_floating_point() else image
     return image.permute(1, 2, 0).expand(-1, -1, 3).clamp(0, 1).cpu().numpy()
 
@@ -222,7 +166,3 @@ def _legend(figure: Figure, names: dict[str, str]) -> None:
 
 def _key(name: str, colour: str) -> Line2D:
     return Line2D([], [], color=colour, linewidth=4, label=name)
-
-
-def _rgb(colour: str) -> tuple[float, ...]:
-    return tuple(int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5))

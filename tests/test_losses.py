@@ -6,6 +6,7 @@ from math import log
 import pytest
 import torch
 
+from course_lib import losses
 from course_lib.losses import bce_dice, deep_supervision, lovasz_hinge
 
 LOSSES = [bce_dice, lovasz_hinge]
@@ -162,3 +163,26 @@ def test_deep_supervision_reaches_every_head():
     heads, target = [random_batch(seed=seed)[0].requires_grad_() for seed in range(3)], random_batch()[1]
     deep_supervision(bce_dice)(heads, target).backward()
     assert all(logits.grad.abs().sum() > 0 for logits in heads)
+
+
+def test_soft_dice_and_soft_iou_by_hand():
+    logits, target = torch.zeros(1, 1, 2, 2), torch.tensor([[[[1.0, 1], [0, 0]]]])  # p = 1/2 everywhere
+    assert losses.soft_dice(logits, target).item() == pytest.approx(1 - (2 * 1 + 1) / (2 + 2 + 1))
+    assert losses.soft_iou(logits, target).item() == pytest.approx(1 - (1 + 1) / (2 + 2 - 1 + 1))
+
+
+@pytest.mark.parametrize("loss", [losses.soft_dice, losses.soft_iou])
+def test_soft_losses_are_per_image_and_near_0_when_right(loss):
+    target = torch.tensor([[[[1.0, 0], [0, 0]]], [[[0.0, 0], [0, 0]]]])
+    both = loss(20 * (2 * target - 1), target)
+    assert both.item() == pytest.approx(0, abs=1e-6)
+    each = [loss(target[n : n + 1] - 0.3, target[n : n + 1]) for n in (0, 1)]
+    assert loss(target - 0.3, target).item() == pytest.approx(sum(e.item() for e in each) / 2)
+
+
+def test_bce_dice_is_the_sum_of_its_parts():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 1, 8, 8, generator=generator)
+    target = (torch.rand(3, 1, 8, 8, generator=generator) > 0.6).float()
+    bce = torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
+    assert losses.bce_dice(logits, target).item() == pytest.approx((bce / 2 + losses.soft_dice(logits, target)).item())

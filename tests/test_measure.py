@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from course_lib import measure
-from course_lib.grid import NestedUNet, VGGBlock
+from course_lib.errors import UserError
+from course_lib.grid import SKIPS, NestedUNet, VGGBlock
 from course_lib.losses import bce_dice, lovasz_hinge
 from course_lib.measure import latency, macs, median_ms, node_gradients, parameters, peak_memory, receptive_field
 
@@ -268,3 +269,36 @@ def test_old_gradients_do_not_count():
     expected = node_gradients(net, images, masks)
     net(images)[-1].sum().backward()
     assert node_gradients(net, images, masks) == pytest.approx(expected, rel=1e-5)
+
+
+# Computed for every node
+
+
+@pytest.mark.parametrize("wiring", SKIPS)
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_the_computed_receptive_field_is_the_measured_one(wiring, depth):
+    net = NestedUNet(widths=(2,) * (depth + 1), wiring=wiring)
+    first, last = measure.receptive_fields(net, side=128)[0, depth]
+    assert measure.receptive_field(net, side=128) == (last - first + 1,) * 2
+
+
+def test_computed_receptive_fields_by_hand():
+    found = measure.receptive_fields(NestedUNet(widths=(2, 2)), side=32)
+    assert found[0, 0] == (14, 18)  # two 3x3 convolutions around pixel 16
+    assert found[1, 0] == (10, 23)  # pixel 8 of row 1: 6..10 there, twice as wide, and two on either side
+    assert measure.receptive_fields(NestedUNet(widths=(2, 2)), side=32, at=0)[0, 0] == (0, 2)
+
+
+@pytest.mark.parametrize(("side", "at"), [(30, None), (32, 32), (32, -1)])
+def test_receptive_fields_refuse(side, at):
+    with pytest.raises(UserError):
+        measure.receptive_fields(NestedUNet(widths=(2, 2, 2)), side=side, at=at)
+
+
+@pytest.mark.parametrize("wiring", SKIPS)
+def test_node_costs_add_up_to_the_net(wiring):
+    net = NestedUNet(widths=(4, 6, 10), wiring=wiring)
+    costs = measure.node_costs(net, (16, 24))
+    assert list(costs) == net.nodes
+    assert sum(cost["parameters"] for cost in costs.values()) + 4 + 1 == measure.parameters(net)
+    assert sum(cost["macs"] for cost in costs.values()) + 4 * 16 * 24 == measure.macs(net, (16, 24))

@@ -1,21 +1,19 @@
-"""Figures: what is drawn for odd inputs, in which colour, and that the grid is drawn from the net and nothing else."""
+"""Figures: what is drawn for odd inputs, in which colour, and how large."""
 
 import io
-from collections import Counter
 
 import IPython.display
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.colors import to_hex
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch
+from matplotlib.text import Text
 
 from course_lib import show
-from course_lib.grid import NestedUNet
-from course_lib.show import BLUE, GREEN, GREY, INVENTED, MISSED, ORANGE, RED
+from course_lib.palette import BLUE, INVENTED, MISSED, ORANGE, grey
 
 
 @pytest.fixture(autouse=True)
@@ -106,8 +104,32 @@ def test_error_map_colours_what_is_wrong(count, channels):
     assert set(colours[found & ~true]) == {INVENTED}
     right = picture[true == found]
     assert (right == right[:, :1]).all()  # grey
-    assert right.std() > 0.05
+    assert right.std() > 0.02
     assert legend(figure) == ["missed", "invented"]
+
+
+def test_error_map_can_be_read_in_grey():
+    figure = show.error_map(*batch(1))
+    picture = np.asarray(figure.axes[0].images[0].get_array())
+    right = picture[(picture == picture[..., :1]).all(-1)]
+    assert grey(MISSED) < grey(INVENTED) - 0.2  # dark, middle, pale
+    assert grey(INVENTED) < right.min() - 0.15
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        show.overlay(*batch(4), titles=["a"] * 4),
+        show.error_map(*batch(8), titles=["a"] * 8),
+        show.points({"a": {"L1": [0.5, 0.6]}, "b": {"L1": [0.4]}}, label="IoU"),
+        show.canvas(2)[0],
+    ],
+)
+def test_figures_fit_a_phone(figure):
+    drawable(figure)
+    assert figure.get_size_inches()[0] <= 6.4
+    written = [text for text in figure.findobj(Text) if text.get_text()]
+    assert min((text.get_fontsize() for text in written), default=9) >= 9
 
 
 def test_error_map_of_empty_masks():
@@ -157,6 +179,7 @@ def test_points_show_every_run_and_the_mean():
     assert [list(line.get_ydata()) for line in dots] == [[1, 3], [2], [4, 6, 5]]
     columns = [set(np.round(line.get_xdata()).tolist()) for line in dots]
     assert columns == [{0}, {1}, {1}]
+    assert list(dots[0].get_xdata()) == [0, 0]  # a lone group stands on the tick
     assert dots[1].get_xdata()[0] < dots[2].get_xdata()[0]  # groups side by side
     means = [collection.get_segments()[0][0][1] for collection in axis.collections]
     assert means == [2, 2, 5]
@@ -165,119 +188,6 @@ def test_points_show_every_run_and_the_mean():
     assert any(list(line.get_ydata()) == [0, 0] for line in axis.lines)
     (axis,) = drawable(show.points(groups, zero=False)).axes
     assert not any(list(line.get_ydata()) == [0, 0] for line in axis.lines)
-
-
-# The grid
-
-
-def arrows(figure):
-    """(start node, end node, colour) of every arrow."""
-    found = []
-    for patch in figure.axes[0].patches:
-        assert isinstance(patch, FancyArrowPatch)
-        (x0, y0), (x1, y1) = patch._posA_posB
-        found.append(((-y0, x0), (-y1, x1), to_hex(patch.get_edgecolor())))
-    return found
-
-
-POOL = {((0, 0), (1, 0), BLUE), ((1, 0), (2, 0), BLUE)}
-INNER = {
-    ((1, 0), (0, 1), RED),
-    ((2, 0), (1, 1), RED),
-    ((1, 1), (0, 2), RED),
-    ((0, 0), (0, 1), GREY),
-    ((1, 0), (1, 1), GREY),
-}
-DEPTH_2 = {
-    "unet": POOL | {((2, 0), (1, 1), RED), ((1, 1), (0, 2), RED), ((1, 0), (1, 1), GREY), ((0, 0), (0, 2), GREY)},
-    "unet-e": POOL | INNER | {((0, 0), (0, 2), GREY)},
-    "unet+": POOL | INNER | {((0, 1), (0, 2), GREY)},
-    "unet++": POOL | INNER | {((0, 0), (0, 2), GREY), ((0, 1), (0, 2), GREY)},
-}
-
-
-@pytest.mark.parametrize("wiring", DEPTH_2)
-def test_the_grid_has_exactly_the_arrows_of_depth_2(wiring):
-    found = arrows(drawable(show.grid(NestedUNet(widths=(4, 6, 10), wiring=wiring))))
-    assert len(found) == len(set(found))
-    assert set(found) == DEPTH_2[wiring]
-
-
-@pytest.mark.parametrize(
-    ("wiring", "pools", "ups", "skips"),
-    [("unet", 4, 4, 4), ("unet-e", 4, 10, 10), ("unet+", 4, 10, 10), ("unet++", 4, 10, 20)],
-)
-def test_the_grid_counts_its_arrows_at_depth_4(wiring, pools, ups, skips):
-    colours = Counter(colour for _, _, colour in arrows(show.grid(NestedUNet(widths=(2, 3, 4, 5, 6), wiring=wiring))))
-    assert colours == {BLUE: pools, RED: ups, GREY: skips}
-
-
-def test_the_grid_is_drawn_from_the_net_and_not_from_its_name():
-    net = NestedUNet(widths=(4, 6, 10), wiring="unet++")
-    net.skips = {1: [0], 2: [1]}
-    assert set(arrows(show.grid(net))) == DEPTH_2["unet+"]
-
-
-@pytest.mark.parametrize(
-    ("options", "headed"),
-    [({}, [(0, 2)]), ({"deep_supervision": True}, [(0, 1), (0, 2)]), ({"wiring": "unet"}, [(0, 2)])],
-)
-def test_the_grid_names_its_nodes_and_fills_those_with_a_head(options, headed):
-    net = NestedUNet(widths=(4, 6, 10), **options)
-    figure = drawable(show.grid(net, title="two levels"))
-    (axis,) = figure.axes
-    assert axis.get_title() == "two levels"
-    filled, places = [], []
-    for line in axis.lines:
-        node = (-int(line.get_ydata()[0]), int(line.get_xdata()[0]))
-        places.append(node)
-        if line.get_markerfacecolor() == GREEN:
-            filled.append(node)
-    assert places == net.nodes
-    assert filled == headed
-    texts = [(text.get_text(), text.get_position()) for text in axis.texts]
-    for i, j in net.nodes:
-        assert (f"$x^{{{i},{j}}}$", (j, -i)) in texts
-    assert [text for text, (x, _) in texts if x < 0] == ["4", "6", "10", "channels"]
-    assert legend(figure) == ["D, pooling", "U, up-sampling", "skip connection", "node with a head"]
-
-
-def test_every_node_lies_inside_the_picture():
-    for widths in ((2, 3), (2, 3, 4, 5, 6, 7)):
-        net = NestedUNet(widths=widths)
-        (axis,) = show.grid(net).axes
-        (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
-        assert all(left < j < right and low < -i < high for i, j in net.nodes)
-
-
-def test_values_shade_the_nodes_and_zero_is_dashed():
-    net = NestedUNet(widths=(4, 6, 10), wiring="unet-e")
-    values = {(0, 0): 2.0, (1, 0): 0.5, (0, 1): 0.0, (2, 0): 8.0}
-    (axis,) = drawable(show.grid(net, values=values, label="gradient")).axes
-    faces = {(-int(one.get_ydata()[0]), int(one.get_xdata()[0])): one.get_markerfacecolor() for one in axis.lines}
-    lightness = {node: sum(to_rgb(face)) for node, face in faces.items()}
-    assert lightness[2, 0] < lightness[0, 0] < lightness[1, 0] < 3  # the larger the darker
-    assert lightness[0, 1] == lightness[1, 1] == 3  # exactly 0, and no value: white
-    assert [tuple(dots.get_offsets()[0]) for dots in axis.collections if dots.get_linestyle()[0][1]] == [(1, 0)]
-    written = {text.get_position(): text.get_text() for text in axis.texts if text.get_text() in {"2", "0.5", "0", "8"}}
-    assert written == {(0, -0.3): "2", (0, -1.3): "0.5", (1, -0.3): "0", (0, -2.3): "8"}
-
-
-@pytest.mark.parametrize("values", [{}, {(0, 0): 0.0}, {(0, 0): 1.0, (1, 0): 1.0}])
-def test_values_that_are_all_alike_can_be_drawn(values):
-    drawable(show.grid(NestedUNet(widths=(4, 6)), values=values))
-
-
-def test_skips_over_a_node_go_round_it():
-    figure = show.grid(NestedUNet(widths=(4, 6, 10, 12)))
-    bends = {}
-    for patch in figure.axes[0].patches:
-        (x0, y0), (x1, y1) = patch._posA_posB
-        if y0 == y1:
-            bends.setdefault(x1 - x0, set()).add(patch.get_connectionstyle().rad)
-    assert bends[1] == {0}
-    assert len(bends[2] | bends[3]) == 2
-    assert 0 not in bends[2] | bends[3]
 
 
 # display

@@ -1,0 +1,26 @@
+"""What the interactive views show. Each function takes the values of the controls and returns a `View`.
+
+No widget in here: the figures in print come from the same functions. `course_lib.widgets` puts controls beside them.
+"""
+
+from course_lib.views.features import Features
+from course_lib.views.gradients import gradient_view
+from course_lib.views.grids import design, four_wirings, grid_view
+from course_lib.views.losses import loss_view
+from course_lib.views.predictions import Predictions
+from course_lib.views.receptive import depths_view, receptive_view
+from course_lib.views.view import Spot, View
+
+__all__ = [
+    "Features",
+    "Predictions",
+    "Spot",
+    "View",
+    "depths_view",
+    "design",
+    "four_wirings",
+    "gradient_view",
+    "grid_view",
+    "loss_view",
+    "receptive_view",
+]  # fmt: skip
