@@ -1,4 +1,5 @@
 # make course | test | lab          what a newcomer types; each makes .venv first
+# make site                         the course as a web site, build/site (needs Node.js once)
 # make notebooks | lint | data | clean
 # make course CPU=1                 on Linux: PyTorch without CUDA, 200 MB instead of 3 GB
 # make notebooks ONLY="04 05"       these lessons only
@@ -6,12 +7,12 @@ PYTHON ?= python3
 JOBS ?= 2
 CONSTRAINTS ?= -c constraints.txt
 comma := ,
-EXTRAS := notebooks,test$(if $(COURSE_REQUIRE_BROWSER),$(comma)browser)
+EXTRAS := notebooks,test$(if $(COURSE_REQUIRE_BROWSER),$(comma)browser$(comma)docs)
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY := .venv/ready-$(subst $(comma),-,$(EXTRAS))
 LESSONS := $(sort $(wildcard notebooks/*.ipynb))
 
-.PHONY: course test lab notebooks lint data clean
+.PHONY: course test lab site notebooks lint data clean
 
 course: $(READY)
 	$(BIN)/python -m course_lib run --out build/course
@@ -29,6 +30,9 @@ endif
 lab: $(READY)
 	$(BIN)/python -m jupyter lab notebooks/exercises
 
+site: $(READY)-site
+	$(BIN)/python tools/build_site.py
+
 notebooks: $(READY)
 	$(BIN)/python tools/build_notebooks.py $(if $(ONLY),--only $(ONLY))
 
@@ -44,6 +48,10 @@ data: $(READY)
 clean: # .venv and data/cache stay: they cost a download
 	rm -rf build dist .pytest_cache .ruff_cache
 	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY)-site: $(READY)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check $(CONSTRAINTS) -e ".[docs]"
+	@touch $@
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "The course needs \

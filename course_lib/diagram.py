@@ -16,7 +16,8 @@ from course_lib.palette import BLACK, BLUE, GREEN, GREY, RED, SKY, WHITE, rgb
 
 Node = tuple[int, int]
 NAMES = {"unet": "U-Net", "unet-e": "U-Net^e", "unet+": "UNet+", "unet++": "UNet++"}  # a wiring in the papers' words
-PITCH = 1.05, 0.98  # inches from node to node, to the right and down
+PITCH = 1.0  # inches from node to node
+SIDE = 0.34  # half of a picture's side, in nodes
 TITLE, KEYS = 0.35, 0.5  # inches above and below the grid
 
 
@@ -39,7 +40,7 @@ def grid(
         chosen: a node whose own inputs stand out; all other arrows are pale.
     """
     left, right, above, below = 1.05, 0.5, 0.85, 0.5  # of the first and last nodes, in nodes
-    wide, high = PITCH[0] * (net.depth + left + right), PITCH[1] * (net.depth + above + below)
+    wide, high = PITCH * (net.depth + left + right), PITCH * (net.depth + above + below)
     figure = Figure(figsize=(wide, high + TITLE + KEYS))  # placed by hand: a layout engine would take most of the time
     axis = figure.add_axes((0, KEYS / (high + TITLE + KEYS), 1, high / (high + TITLE + KEYS)))
     draw(axis, net, values=values, pictures=pictures, chosen=chosen)
@@ -61,9 +62,13 @@ def draw(
     pictures: Mapping[Node, np.ndarray] | None = None,
     chosen: Node | None = None,
     size: float = 27,
+    pitch: float = PITCH,
 ) -> None:
-    """Draw the net into `axis`; arguments as `grid`. `size` is a node's diameter in points; small ones have no name."""
-    reach = 14 / 27 * size if pictures is None else 25
+    """Draw the net into `axis`; arguments as `grid`. `size` is a node's diameter in points; small ones have no name.
+
+    `pitch` is the inches from node to node, by which arrows find the rims of pictures.
+    """
+    reach = 14 / 27 * size if pictures is None else 72 * SIDE * pitch + 1
     for start, end, colour in arrows(net):
         (i, k), (row, j) = start, end
         bend = -0.18 - 0.05 * (j - k) if row == i and j - k > 1 else 0
@@ -141,9 +146,9 @@ def _circle(axis: Axes, node: Node, face: str | tuple[float, ...], size: float, 
 
 
 def _picture(axis: Axes, node: Node, picture: np.ndarray, edge: str) -> None:
-    (x, y), (r, s) = place(node), (0.34 / pitch for pitch in PITCH)  # square on paper
-    axis.imshow(picture, extent=(x - r, x + r, y - s, y + s), cmap="gray", vmin=0, vmax=1, aspect="auto", zorder=3)
-    axis.plot([x - r, x + r, x + r, x - r, x - r], [y - s, y - s, y + s, y + s, y - s], color=edge, zorder=4,
+    (x, y), r = place(node), SIDE
+    axis.imshow(picture, extent=(x - r, x + r, y - r, y + r), cmap="gray", vmin=0, vmax=1, aspect="auto", zorder=3)
+    axis.plot([x - r, x + r, x + r, x - r, x - r], [y - r, y - r, y + r, y + r, y - r], color=edge, zorder=4,
               linewidth=2.5 if edge == GREEN else 0.8)  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""One grid of nodes x^{i,j}, i poolings down and j steps right. Its wiring makes four networks.
+"""One grid of nodes x^{i,j}, i poolings down and j steps right. Its wiring makes four networks::
 
     x^{i,0} = H(D(x^{i-1,0}))                                       the encoder, x^{0,0} = H(image)
     x^{i,j} = H([ x^{i,k} for k in SKIPS(j),  U(x^{i+1,j-1}) ])     every other node

@@ -42,15 +42,6 @@ The same as data: <a href="summary.json">summary.json</a></p>
 """
 
 
-# nbconvert's own page, but figures keep their alt text and require.js comes only where widgets need it.
-LESSON = """{% extends "index.html.j2" %}
-{% block html_head_js_requirejs %}{% if "widgets" in nb.metadata %}{{ super() }}{% endif %}{% endblock %}
-{% block data_png %}<div class="jp-RenderedImage jp-OutputArea-output">
-<img src="data:image/png;base64,{{ output.data["image/png"] | replace("\n", "") }}"
-alt="{{ (output | get_metadata("alt", "image/png") or "") | escape_html }}"></div>{% endblock %}
-"""
-
-
 def about(preset: str) -> dict[str, str]:
     """What the top of the page says about this run; `preset` is resolved ("auto" never appears)."""
     cuda = torch.cuda.is_available()
@@ -82,18 +73,6 @@ def _shown(scores: dict) -> dict[str, str]:
     """The recorded scalars as text; tables stay in summary.json."""
     scalars = {key: value for key, value in scores.items() if isinstance(value, (int, float, str))}
     return {key: f"{value:.3f}" if isinstance(value, float) else f"{value}" for key, value in scalars.items()}
-
-
-def lesson_page(nb, name: str) -> str:
-    """The executed notebook node `nb` as one HTML page, figures inside."""
-    from jinja2 import DictLoader
-    from nbconvert import HTMLExporter
-
-    exporter = HTMLExporter(extra_loaders=[DictLoader({"lesson.html.j2": LESSON})])
-    exporter.template_file = "lesson.html.j2"
-    page, _ = exporter.from_notebook_node(nb, resources={"metadata": {"name": name}})
-    # MathJax and widgets load scripts from the network; deferred, the page shows at once without it too.
-    return page.replace('<script src="http', '<script defer src="http')
 
 
 def write_pages(out: Path, facts: dict[str, str], rows: list[dict]) -> None:

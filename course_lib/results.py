@@ -63,8 +63,11 @@ def load_results(name: str) -> dict[str, Any]:
 
 
 def table(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None) -> str:
-    """Rows as aligned text: floats with three decimals, "-" for None (does not apply), and "not measured yet"
-    where a row lacks the column."""
+    """Rows as aligned text.
+
+    Floats have three decimals, integers commas, None (does not apply) is "-", and a column that a row lacks reads
+    "not measured yet".
+    """
     columns = list(columns or rows[0])
     lines = [columns] + [[_cell(row, column) for column in columns] for row in rows]
     widths = [max(len(line[n]) for line in lines) for n in range(len(columns))]
@@ -103,7 +106,9 @@ def _cell(row: dict[str, Any], column: str) -> str:
     value = row[column]
     if value is None:
         return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _processor() -> str:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from course_lib.errors import UserError
-from course_lib.report import about, lesson_page, summary, write_pages
+from course_lib.pages import lesson_page
+from course_lib.report import about, summary, write_pages
 
 
 def select(names: Sequence[str], only: Sequence[str] = ()) -> list[str]:
@@ -104,9 +105,12 @@ def run_lessons(
         rows: list[dict] = []
         cells, done = sum(len(nb.cells) for nb in books.values()), 0
         with tqdm(total=cells, unit="cell", disable=not progress) as bar:
-            for name, nb in books.items():
+            for before, name, after in zip(["", *names[:-1]], names, [*names[1:], ""], strict=True):
+                nb = books[name]
                 bar.set_description(name)
                 rows.append(_run(name, nb, notebooks, results, env | {"COURSE_LESSON": name}, bar.update))
+                page = lesson_page(nb, name, before=before, after=after)
+                (results.parent / f"{name}.html").write_text(page, encoding="utf-8")
                 done += len(nb.cells)
                 bar.update(done - bar.n)
                 write_pages(results.parent, facts, rows)  # after every lesson: Ctrl-C leaves a page too
@@ -118,7 +122,7 @@ def run_lessons(
 
 
 def _run(name: str, nb, notebooks: Path, results: Path, env: dict[str, str], step: Callable) -> dict:
-    """Execute one lesson, write its page, and return its row."""
+    """Execute one lesson and return its row."""
     from nbclient.exceptions import CellExecutionError
 
     record, at, memory, error = results / f"{name}.json", 0, None, None
@@ -139,7 +143,6 @@ def _run(name: str, nb, notebooks: Path, results: Path, env: dict[str, str], ste
     seconds = time.perf_counter() - start
     if error:
         error = {"cell": at + 1, "id": nb.cells[at].get("id", ""), "message": " ".join(error.split())}
-    (results.parent / f"{name}.html").write_text(lesson_page(nb, name), encoding="utf-8")
     return {
         "lesson": name,
         "title": nb.cells[0].source.partition("\n")[0].lstrip("# ") if nb.cells else name,

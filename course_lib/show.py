@@ -47,9 +47,10 @@ def canvas(columns: int = 1, *, rows: int = 1, width: float = 6, height: float =
 
 
 def overlay(
-    images: Tensor, masks: Tensor, predicted: Tensor | None = None, *, titles: Sequence[str] = (), columns: int = 4
-) -> Figure:
-    """Images with the true outline (blue) and, where given, the predicted one (orange, dashed).
+    images: Tensor, masks: Tensor, predicted: Tensor | None = None, *, titles: Sequence[str] = (), columns: int = 4,
+    names: tuple[str, str] = ("true", "predicted"),
+) -> Figure:  # fmt: skip
+    """Images with the true outline (blue) and, where given, the predicted one (orange, dashed); `names` for the key.
 
     Args:
         images: uint8 (N, 3, H, W) or floats in 0..1.
@@ -59,7 +60,7 @@ def overlay(
     for n, axis in enumerate(axes):
         draw_overlay(axis, images[n], masks[n], None if predicted is None else predicted[n])
         axis.set_title(titles[n] if titles else "", fontsize=10)
-    _legend(figure, {"true": BLUE} | ({"predicted": ORANGE} if predicted is not None else {}))
+    _legend(figure, {names[0]: BLUE} | ({names[1]: ORANGE} if predicted is not None else {}))
     return figure
 
 

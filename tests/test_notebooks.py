@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from course_lib.errors import UserError
-from tools import build_notebooks, lint_notebooks
+from tools import build_notebooks, lint_notebooks, widget_state
 from tools.editions import editions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,12 +68,24 @@ def test_the_complete_edition_is_executed_on_a_laptop_without_the_archive(built)
     assert [cell.execution_count for cell in nb.cells if cell.cell_type == "code"] == list(range(1, 13))
 
 
-def test_the_complete_edition_stores_figures_but_no_widget_state(built):
+def test_the_complete_edition_stores_figures_and_no_widgets_which_have_a_file_of_their_own(built):
     data = [o.data for c in read(built, "00_sample.ipynb").cells for o in c.get("outputs", []) if "data" in o]
-    assert [sorted(each) for each in data] == [["image/png", "text/plain"], ["text/plain"]]
-    text = (built / "notebooks/00_sample.ipynb").read_text(encoding="utf-8")
-    assert "widget-view" not in text
-    assert "IntSlider(value=3)" in text
+    assert [sorted(each) for each in data] == [["image/png", "text/plain"]]
+    assert "widget-view" not in (built / "notebooks/00_sample.ipynb").read_text(encoding="utf-8")
+    saved = widget_state.load(built / "notebooks/widgets/00_sample.json")
+    ((cell_id, model),) = saved["views"].items()
+    assert saved["state"][model]["model_name"] == "IntSliderModel"
+    assert saved["state"][model]["state"]["value"] == 3
+    (shown,) = (cell for cell in read(built, "00_sample.ipynb").cells if cell.id == cell_id)
+    assert shown.source == "IntSlider(value=3)"
+
+
+def test_check_names_widgets_whose_state_is_not_stored(tmp_path, capsys):
+    root = checkout(tmp_path, **{"00_sample": SAMPLE + "\n# %%\nwidgets.grid_explorer()\n"})
+    build_notebooks.main(["--no-execute"], root=root)
+    capsys.readouterr()
+    assert build_notebooks.main(["--check"], root=root) == 1
+    assert "notebooks/widgets/00_sample.json is not of these widgets" in capsys.readouterr().out
 
 
 def test_no_edition_keeps_markers_or_placeholders(built):

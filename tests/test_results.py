@@ -129,6 +129,10 @@ def test_columns_are_chosen_and_ordered():
     assert table(rows, ["d"]).split() == ["d", "not", "measured", "yet"]
 
 
+def test_large_integers_have_commas_and_truth_stays_a_word():
+    assert table([{"parameters": 9163329, "clear": True}]).split() == ["parameters", "clear", "9,163,329", "True"]
+
+
 def test_numpy_floats_are_floats():
     assert table([{"IoU": np.float64(2 / 3)}]).split() == ["IoU", "0.667"]
 

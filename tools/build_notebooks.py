@@ -1,5 +1,7 @@
 """notebooks/src/NN_title.py -> notebooks/NN_title.ipynb (executed) and notebooks/exercises/NN_title.ipynb.
 
+Where the lesson shows widgets their state goes to notebooks/widgets/NN_title.json.
+
 The same sources give the same bytes. Only outputs of cells tagged `timing` (measured seconds) may differ from
 run to run; a notebook in which nothing else has changed is left as it is. CONTRIBUTING.md describes a source.
 """
@@ -7,6 +9,7 @@ run to run; a notebook in which nothing else has changed is left as it is. CONTR
 import argparse
 import copy
 import os
+import re
 import sys
 import tempfile
 import time
@@ -21,24 +24,23 @@ from nbformat import NotebookNode
 
 from course_lib.errors import UserError
 from course_lib.runner import execute, select
+from tools import widget_state
 from tools.editions import editions, tags
 
 ROOT = Path(__file__).resolve().parent.parent
-WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-def run(nb: NotebookNode, cwd: Path) -> NotebookNode:
-    """Execute as on a laptop without a GPU, a cache or an archive of nuclei; keep only what belongs in git."""
+def run(nb: NotebookNode, cwd: Path) -> dict:
+    """Execute as on a laptop without a GPU, a cache or an archive of nuclei; keep only what belongs in git.
+
+    Returns the state of the widgets, which the notebook does not keep.
+    """
     env = {key: value for key, value in os.environ.items() if not key.startswith(("COURSE_", "MPLBACKEND"))}
     with tempfile.TemporaryDirectory() as data:
         env |= {"COURSE_PRESET": "laptop", "COURSE_DATA": data, "CUDA_VISIBLE_DEVICES": ""}
         execute(nb, cwd=cwd, env=env, timeout=900)
-    nb.metadata.pop("widgets", None)  # GitHub refuses notebooks with some widget states
     nb.metadata.language_info = {"name": "python"}
-    for cell in nb.cells:
-        for output in cell.get("outputs", []):
-            output.get("data", {}).pop(WIDGET, None)
-    return nb
+    return widget_state.take(nb)
 
 
 def first_difference(old: list, new: list) -> int | None:
@@ -65,6 +67,10 @@ def drift(folder: Path, names: list[str], course: dict[str, str]) -> Iterator[st
                 yield f"{name}: notebooks/{path} is missing: run `make notebooks`"
             elif at := first_difference(written(nbformat.read(folder / path, as_version=4)), written(fresh)):
                 yield f"{name}: cell {at} of notebooks/{path} is not what src/{name}.py says: run `make notebooks`"
+        shown = {cell.id for cell in fresh.cells if re.search(r"^widgets\.\w+\(", cell.source, re.M)}
+        stored = set(widget_state.load(folder / "widgets" / f"{name}.json")["views"])
+        if shown - stored or stored - {cell.id for cell in fresh.cells}:
+            yield f"{name}: notebooks/widgets/{name}.json is not of these widgets: run `make notebooks`"
     for path in sorted([*folder.glob("*.ipynb"), *folder.glob("exercises/*.ipynb")]):
         if not (folder / "src" / f"{path.stem}.py").exists():
             yield f"{path.relative_to(folder.parent)} has no source notebooks/src/{path.stem}.py: delete or write it"
@@ -74,8 +80,10 @@ def unrepeatable(folder: Path, names: list[str], course: dict[str, str]) -> Iter
     """One sentence for every lesson that two executions give different outputs."""
     for name in names:
         nb = editions(folder / "src" / f"{name}.py", course)[f"{name}.ipynb"]
-        once, twice = (lasting(run(copy.deepcopy(nb), folder)) for _ in range(2))
-        if at := first_difference(once, twice):
+        once, twice = copy.deepcopy(nb), copy.deepcopy(nb)
+        for copied in (once, twice):
+            run(copied, folder)
+        if at := first_difference(lasting(once), lasting(twice)):
             yield f"{name}: cell {at} gives other outputs every time: seed it, or tag it `timing` if it shows seconds"
 
 
@@ -83,7 +91,7 @@ def build(folder: Path, name: str, course: dict[str, str], *, executed: bool) ->
     """Write both editions, after the lesson has run; a failing lesson leaves the old files."""
     both = editions(folder / "src" / f"{name}.py", course)
     if executed:
-        run(both[f"{name}.ipynb"], folder)
+        widget_state.store(folder / "widgets" / f"{name}.json", run(both[f"{name}.ipynb"], folder))
     for path, nb in both.items():
         target = folder / path
         if target.exists() and lasting(nbformat.read(target, as_version=4)) == lasting(nb):

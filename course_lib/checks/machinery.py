@@ -8,7 +8,7 @@ import torch
 
 
 def expect(name: str, value: float, reference: float, tol: float) -> None:
-    """Assert |value - reference| <= tol and print a line that is the same on every machine.
+    """Assert `abs(value - reference) <= tol` and print a line that is the same on every machine.
 
     Raises:
         AssertionError: it is not, or value is not a number.

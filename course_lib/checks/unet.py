@@ -18,7 +18,7 @@ from course_lib.grid import NestedUNet
 
 @as_check
 def check_unet(cls: Callable[[int, int, tuple[int, ...]], nn.Module]) -> None:
-    """`cls(in_channels, classes, widths)`: a U-Net of `VGGBlock`s that returns logits at the size of the input."""
+    """`cls(in_channels, classes, widths)`: a U-Net of blocks that returns logits at the size of the input."""
     widths, image = (4, 6, 10), torch.randn(2, 3, 16, 24)
     net = cls(3, 2, widths)
     assert_no_plain_lists(net)

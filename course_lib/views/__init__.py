@@ -6,7 +6,7 @@ No widget in here: the figures in print come from the same functions. `course_li
 from course_lib.views.features import Features
 from course_lib.views.gradients import gradient_view
 from course_lib.views.grids import design, four_wirings, grid_view
-from course_lib.views.losses import loss_view
+from course_lib.views.losses import gradients_of_losses, loss_view
 from course_lib.views.predictions import Predictions
 from course_lib.views.receptive import depths_view, receptive_view
 from course_lib.views.view import Spot, View
@@ -19,7 +19,7 @@ __all__ = [
     "depths_view",
     "design",
     "four_wirings",
-    "gradient_view",
+    "gradient_view", "gradients_of_losses",
     "grid_view",
     "loss_view",
     "receptive_view",

@@ -1,5 +1,7 @@
 """Losses of a predicted disk against a true one."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -39,15 +41,10 @@ def loss_view(shift: float = 6, radius: float = RADIUS, *, blur: float = 1, loss
     true = (disk() > 0).float()
     logits = disk(shift, radius, blur=blur).requires_grad_()
     (gradient,) = torch.autograd.grad(LOSSES[loss](logits, true), logits)
-    figure, axes = show.canvas(3, width=6.4, height=2.7)
-    axes[0].imshow(logits.detach().sigmoid()[0, 0].numpy(), cmap="gray", vmin=0, vmax=1)
-    axes[0].contour(true[0, 0].numpy(), levels=[0.5], colors=[BLUE], linewidths=1.4)
-    axes[0].set_title("p, and the true rim", fontsize=9)
     most = gradient.abs().max().item() or 1.0
-    axes[1].imshow(-gradient[0, 0].numpy(), cmap="PuOr", vmin=-most, vmax=most)
-    axes[1].set_title(f"−gradient of {loss}", fontsize=9)
-    for axis in axes[:2]:
-        axis.set(xticks=[], yticks=[])
+    figure, axes = show.canvas(3, width=6.4, height=2.7)
+    _prediction(axes[0], logits, true)
+    _push(axes[1], gradient, loss)
     _curves(axes[2], true, shift, radius, blur)
     values = {name: f(logits.detach(), true).item() for name, f in LOSSES.items()}
     values["mask"] = 1 - metrics.iou(metrics.count(logits > 0, true)).item()  # a step: it has no gradient
@@ -56,6 +53,33 @@ def loss_view(shift: float = 6, radius: float = RADIUS, *, blur: float = 1, loss
     felt = f"−gradient of {loss}: purple pushes up, orange down; {share:.0%} of the pixels get more than a hundredth"
     alt = f"Predicted disk shifted by {shift:g}; the gradient of {loss}; losses against the shift."
     return View(figure, alt, f"{text}\n{felt} of the largest, {most:.1e}")
+
+
+def gradients_of_losses(shift: float = 6, losses: Sequence[str] = ("BCE", "Dice", "Lovász")) -> View:
+    """Where several losses push, for the same predicted disk: the loss playground in print."""
+    true = (disk() > 0).float()
+    logits = disk(shift).requires_grad_()
+    figure, axes = show.canvas(1 + len(losses), height=1.9)
+    _prediction(axes[0], logits, true)
+    for axis, loss in zip(axes[1:], losses, strict=True):
+        (gradient,) = torch.autograd.grad(LOSSES[loss](logits, true), logits)
+        _push(axis, gradient, loss)
+    alt = f"A disk {shift:g} pixels right of the true one, and where {', '.join(losses)} push its pixels up or down."
+    return View(figure, alt, "purple pushes up, orange down; each picture has a scale of its own")
+
+
+def _prediction(axis: Axes, logits: Tensor, true: Tensor) -> None:
+    axis.imshow(logits.detach().sigmoid()[0, 0].numpy(), cmap="gray", vmin=0, vmax=1)
+    axis.contour(true[0, 0].numpy(), levels=[0.5], colors=[BLUE], linewidths=1.4)
+    axis.set_title("p, and the true rim", fontsize=9)
+    axis.axis("off")
+
+
+def _push(axis: Axes, gradient: Tensor, loss: str) -> None:
+    most = gradient.abs().max().item() or 1.0
+    axis.imshow(-gradient[0, 0].numpy(), cmap="PuOr", vmin=-most, vmax=most)
+    axis.set_title(f"−gradient of {loss}", fontsize=9)
+    axis.axis("off")
 
 
 def _curves(axis: Axes, true: Tensor, shift: float, radius: float, blur: float) -> None:

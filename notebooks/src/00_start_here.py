@@ -4,12 +4,12 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({{COLAB}})
 #
 # This lesson runs the whole course once, in small: images in, a trained UNet++ out, its mistakes on the table,
-# and the same net cut down to a fraction of its work. Nothing is explained to the end yet. Twelve lessons do that,
-# each with one question.
+# and the same net cut down to a fraction of its work. Nothing is explained in full yet. The lessons after it do
+# that, each with one question.
 #
 # You will be able to
 #
-# - train a small UNet++ on microscope images and score it against a baseline,
+# - train a small UNet++ on drawn microscope images and score it against a baseline,
 # - turn its raw output into a mask, and count its two kinds of mistakes,
 # - say which parts of the net a shallower net can do without.
 #
@@ -36,7 +36,7 @@ if importlib.util.find_spec("course_lib") is None:
 # %%
 import torch
 
-from course_lib import presets, show
+from course_lib import presets, show, views, widgets
 from course_lib.baseline import otsu_masks
 from course_lib.checks import check_count_mistakes, check_to_mask
 from course_lib.data import load
@@ -106,13 +106,13 @@ figure = show.error_map(val.images[:4], val.masks[:4], otsu[:4])
 show.display(figure, alt="Error maps of four thresholded images: cytoplasm is taken for nuclei.")
 
 # %% [markdown]
-# A pixel's brightness alone does not say what it is. Cytoplasm is as dark as a pale nucleus, and a lamp that is
-# brighter on the left moves the threshold across the image. To tell them apart one has to look around.
+# About half. Orange pixels were called nucleus and are none, blue ones are nuclei that were not found. In the stored
+# run most of the orange in the second and third image is **cytoplasm**, the grey body of the cell around its nucleus:
+# it is as dark as a pale nucleus. And under an uneven lamp one threshold cannot suit the whole image. One has to look
+# around a pixel.
 
 # %%
-assert otsu_iou < 0.75, (
-    f"a threshold alone reaches {otsu_iou:.2f}: these images are too easy for this lesson"
-)
+assert 0.4 < otsu_iou < 0.75, f"a threshold reaches {otsu_iou:.2f} here: read it, not our text"
 
 # %% [markdown]
 # ## What is a UNet++?
@@ -140,8 +140,8 @@ print("heads on columns", list(published.heads.values()))
 # %% [markdown]
 # ## Can it learn this in a minute?
 #
-# Training shows the net a few images at a time, measures how wrong it is, and moves every weight a little. `fit`
-# gives back one row after each pass over the training images (an epoch).
+# Training shows the net a few images at a time, measures how wrong it is, and moves every weight a little; how far
+# is set by the **learning rate**. `fit` gives back one row after each pass over the training images (an epoch).
 
 # %% tags=["timing"]
 rows = []
@@ -201,6 +201,8 @@ check_to_mask(to_mask)
 #
 # ### Exercise 2: count both (5 minutes, easy)
 #
+# Write `count_mistakes`, from two masks to the number of missed and of invented pixels.
+#
 # <details><summary>Hint 1</summary>A pixel is missed where the truth says 1 <b>and</b> the prediction says 0.
 # <details><summary>Hint 2</summary>Turn both into bool; then <code>&amp;</code> is "and", <code>~</code> is "not".
 # </details></details>
@@ -219,6 +221,8 @@ def count_mistakes(predicted, true):
 check_count_mistakes(count_mistakes)
 
 # %% [markdown]
+# The net returns a list, one tensor of logits for each head. Here we look at the last head, the deepest.
+#
 # **Predict first.** Where will the mistakes be: in the middle of nuclei, on their borders, or far away from any?
 
 # %%
@@ -228,15 +232,15 @@ with torch.no_grad():
 predicted = to_mask(torch.cat(deepest))
 worst = iou(count(predicted, val.masks)).argsort()[:8]
 titles = [
-    f"missed {m}, invented {i}"
+    f"missed {m}\ninvented {i}"
     for m, i in (count_mistakes(predicted[n], val.masks[n]) for n in worst)
 ]
 figure = show.error_map(val.images[worst], val.masks[worst], predicted[worst], titles=titles)
 show.display(figure, alt="Error maps of the eight worst images, with counts.")
 
 # %% [markdown]
-# These are the eight worst images, not typical ones. In the stored run their mistakes are no thin lines along borders:
-# faint and blurred nuclei are missed as a whole, and patches of background are invented.
+# These are the eight worst images, not typical ones. In the stored run their mistakes are more than thin lines along
+# borders: faint and blurred nuclei are missed as a whole, and patches of background are invented.
 
 # %%
 missed, invented = map(int, count_mistakes(predicted, val.masks))
@@ -245,6 +249,20 @@ assert abs(tp / (tp + missed + invented) - iou(count(predicted, val.masks).poole
 print(f"{missed} pixels missed, {invented} invented, {tp} found")
 
 # %% [markdown]
+# Where a kernel runs, the next cell has controls: an image, the threshold, and the head that is asked. The figure after
+# it shows one image in print, a row a head and a column a threshold.
+
+# %% tags=["timing"]
+widgets.prediction_explorer(net, val.images[:12], masks=val.masks[:12])
+
+# %%
+view = views.Predictions(net, val.images[:12], val.masks[:12]).heads_and_thresholds(2)
+show.display(view.figure, alt=view.alt)
+
+# %% [markdown]
+# A low threshold invents, a high one misses. Lesson 01 asks where to put it. That every head gives a mask of its own
+# leads to the last question.
+#
 # ## Can a part of it do the job?
 #
 # Every green node gave a mask of its own during training. `prune(level)` keeps one head and only the nodes it
@@ -262,10 +280,12 @@ for level in range(1, net.depth + 1):
 print(table(levels))
 
 # %% [markdown]
-# The table is one run on drawn images; each line scores one head, while the score above was that of the mean of all
-# heads. Whether a shallow level suffices depends on the images. Lesson 08 asks why cutting is allowed at all, and why
-# it must wait until the training is over. One thing needs no statistics: what is left computes exactly what it
-# computed before.
+# In the stored run the smallest part keeps most of the score: with a fifth of the work and a twentieth of the weights
+# it loses three hundredths of IoU. Each line scores one head; the score above was that of the mean of all heads. This
+# is one run on drawn images, and whether a shallow level suffices depends on the images.
+#
+# Lesson 08 asks why cutting is allowed at all, and why it must wait until the training is over. One thing needs no
+# statistics: what is left computes exactly what it computed before.
 
 # %% tags=["nbval-check-output"]
 image = as_input(val.images[:1])

@@ -39,7 +39,6 @@ from fractions import Fraction
 import torch
 import torch.nn.functional as F
 from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
 from skimage.measure import label
 
 from course_lib import data, metrics, pixels, presets, results, show
@@ -65,8 +64,8 @@ val = splits.val
 # %% [markdown]
 # ## What does a mask say?
 #
-# Somebody has drawn around every nucleus. That gives **instance labels** $l$: 0 for background, 1 for the first
-# nucleus, 2 for the second. The **mask** $y$ keeps less,
+# In a real image somebody draws around every nucleus; our images are drawn by the computer, which knows. That gives
+# **instance labels** $l$: 0 for background, 1 for the first nucleus, 2 for the second. The **mask** $y$ keeps less,
 #
 # $$y = \begin{cases} 1 & l > 0 \\ 0 & l = 0. \end{cases}$$
 #
@@ -93,9 +92,13 @@ print("nuclei:", int(by_hand.max()), " pieces of the mask:", label(mask.numpy())
 nuclei = val.labels.amax((1, 2))
 pieces = torch.tensor([label(mask[0].numpy()).max() for mask in val.masks])
 most = (nuclei - pieces).argsort(descending=True)[:2]
-colours = ListedColormap(["black", show.ORANGE, show.SKY, show.GREEN, "#f0e442", show.RED, "white"])
-figure = Figure(figsize=(6, 4.3), layout="constrained")
-for row, n in zip(figure.subplots(2, 3), most):
+
+# %%
+colours = ListedColormap(
+    ["black", show.ORANGE, show.SKY, show.GREEN, show.YELLOW, show.RED, "white"]
+)
+figure, axes = show.canvas(3, rows=2, height=4.3)
+for row, n in zip((axes[:3], axes[3:]), most):
     coloured = torch.where(val.labels[n] > 0, 1 + val.labels[n] % 6, 0)
     row[0].imshow(val.images[n].permute(1, 2, 0))
     row[1].imshow(coloured, cmap=colours, vmax=6, interpolation="nearest")
@@ -110,8 +113,9 @@ print(f"validation part: {nuclei.sum()} nuclei, {pieces.sum()} pieces")
 assert pieces.sum() < nuclei.sum(), "no nuclei touch here: choose another SEED"
 
 # %% [markdown]
-# A score that compares masks cannot notice that two nuclei became one. To count nuclei one has to take the mask apart
-# again, which is a task of its own (lesson 12). Until then we ask one question a pixel: nucleus or not?
+# In the stored run 1082 nuclei make 556 pieces: whoever counts pieces misses about half of the nuclei. A score that
+# compares masks cannot notice that two nuclei became one. To count nuclei one has to take the mask apart again, which
+# is a task of its own (lesson 12). Until then we ask one question a pixel: nucleus or not?
 
 # %% [markdown]
 # ## What does resizing do to a mask?
@@ -137,8 +141,8 @@ print(majority)
 
 # %% [markdown]
 # The gap is closed, and 3 and 4 are gone: 4 covered a quarter of each of four new pixels. Two other ways are common.
-# **Nearest** keeps one old pixel of four and never looks at the rest. **Bilinear** interpolation of the mask returns
-# the share $c$ itself.
+# **Nearest** keeps one old pixel of four and never looks at the rest. **Bilinear** interpolation of the mask returns,
+# in a halving, the share $c$ itself.
 
 # %% tags=["nbval-check-output"]
 mask = (large > 0).float()[None, None]
@@ -151,9 +155,9 @@ print(f"{'bilinear':18} values {bilinear.unique().tolist()}")
 assert torch.equal(bilinear >= 0.5, majority[None, None] > 0)
 
 # %% [markdown]
-# Nearest keeps 4 or loses 3 by chance: it depends on where the grid begins. Bilinear invents half-labels, pixels that
-# are a quarter nucleus. The popular PyTorch code for UNet++ (pytorch-nested-unet) resizes its masks that way and stores
-# the grey rims. Cut at one half, they give the majority again.
+# Nearest loses 3 or keeps it by chance: that depends on where the grid begins. Bilinear invents half-labels, pixels
+# that are a quarter nucleus. The popular PyTorch code for UNet++ (pytorch-nested-unet) resizes its masks by bilinear
+# interpolation and stores the grey rims. In a halving, a cut at one half turns them into the majority again.
 #
 # How much is lost at real sizes? We draw large images and shrink their labels.
 
@@ -173,8 +177,8 @@ assert lines[0]["pieces of the mask"] > lines[2]["pieces of the mask"]
 
 # %%
 fullest = max(range(10), key=lambda n: drawn[n].max())
-figure = Figure(figsize=(6, 2.5), layout="constrained")
-for axis, (side, found) in zip(figure.subplots(1, 3), shrunk.items()):
+figure, axes = show.canvas(3, height=2.5)
+for axis, (side, found) in zip(axes, shrunk.items()):
     axis.imshow(found[fullest] > 0, cmap="gray", interpolation="nearest")
     axis.set_title(f"{side} x {side}", fontsize=10)
     axis.axis("off")
@@ -209,7 +213,7 @@ print("Dice", Fraction(2 * tp, 2 * tp + fp + fn))
 #
 # ### Exercise 1: IoU (5 minutes, easy)
 #
-# Any shape, bool or uint8, one number back.
+# Write `iou`, from two masks of one shape, bool or uint8, to one number. It keeps the two rules for empty masks.
 #
 # <details><summary>Hint 1</summary>Turn both masks into bool. Then <code>&amp;</code> is the intersection and
 # <code>|</code> is the union.
@@ -232,6 +236,8 @@ check_iou(iou)
 
 # %% [markdown]
 # ### Exercise 2: Dice (5 minutes, easy)
+#
+# Write `dice`, from two masks of one shape to one number, with the same two rules for empty masks.
 #
 # <details><summary>Hint 1</summary>Below the fraction stands a sum of two areas, not a union.
 # <details><summary>Hint 2</summary>Between bool tensors <code>+</code> means "or". Count each mask first, then add the
@@ -290,12 +296,12 @@ assert iou(nothing, val.masks) == 0 and (nothing == val.masks).double().mean() >
 
 # %% [markdown]
 # Most pixels are background, so the share of right pixels (accuracy) praises a prediction that found nothing. IoU and
-# Dice do not count the background pixels that were left alone. That is why the field uses them.
+# Dice do not count the background pixels that were left alone. That is why we use them.
 #
 # Now one score for each image, not for all pixels at once.
 
 # %%
-each = torch.tensor([iou(p, t) for p, t in zip(otsu, val.masks)])
+each = torch.tensor([iou(mask, true) for mask, true in zip(otsu, val.masks)])
 assert torch.allclose(each.double(), metrics.iou(metrics.count(otsu, val.masks)), atol=1e-6)
 order = each.argsort()
 shown = torch.cat([order[:2], order[-2:]])
@@ -305,8 +311,9 @@ figure = show.error_map(
 show.display(figure, alt="Error maps of Otsu's two worst and two best images, with their IoU.")
 
 # %% [markdown]
-# In the stored run the two worst images have the wrong side: bright ground was taken for nuclei. Others are nearly
-# perfect. Whoever turns such a list into one number has to say how. That is the next section.
+# In the stored run the wrong side was taken in the two worst images: their bright ground covers less than half of the
+# pixels, and the smaller side is called nucleus. Others are nearly perfect. Whoever turns such a list into one number
+# has to say how. That is the next section.
 
 # %%
 assert each.min() < 0.4 and each.max() > 0.85, "the images are more alike here than in the text"
@@ -345,11 +352,17 @@ for name, value in by_name.items():
 assert len(set(by_name.values())) == 4
 
 # %% [markdown]
-# One prediction, four numbers. The third way is the one of the popular code: its validation loop averages the IoU of
-# each batch of 16. The number then depends on the batch size and on the order of the images, and neither says anything
+# One prediction, four numbers. Pooled is the largest, because the large nucleus A outweighs the rest. Per image, C
+# counts 1 (both masks are empty) and D counts 0. Swap C and B, and only the mean of batches changes.
+#
+# That third way is the one of the popular code (pytorch-nested-unet): its validation loop averages the IoU of each
+# batch of 16. The number then depends on the batch size and on the order of the images, and neither says anything
 # about the masks.
 #
 # ### Exercise 3: the pooled score (5 minutes, easy)
+#
+# Write `pooled_iou`, from the masks of all images to one number, by the first of the three formulas. If all masks are
+# empty, it is 1.
 #
 # <details><summary>Hint 1</summary>Sum first, divide once.
 # <details><summary>Hint 2</summary>Which pixels are summed does not depend on where one image ends: the whole set is
@@ -385,8 +398,7 @@ for _ in range(20):  # twenty orders of the same images
         values.append(mean_of_batches(otsu[order], val.masks[order], size))
 
 # %%
-figure = Figure(figsize=(6, 3.4), layout="constrained")
-axis = figure.subplots()
+figure, (axis,) = show.canvas(height=3.4)
 for place, values in enumerate(by_size.values()):
     axis.plot([place] * len(values), values, "o", color=show.BLUE, alpha=0.4, markersize=5)
 per_image_otsu, pooled = each.mean().item(), pooled_iou(otsu, val.masks)
@@ -394,7 +406,6 @@ axis.axhline(per_image_otsu, color=show.RED, linestyle="dashed", label="per imag
 axis.axhline(pooled, color=show.GREEN, linestyle="dashdot", label="pooled")
 axis.set(xticks=range(6), xticklabels=[1, 2, 4, 8, 16, "all"], xlabel="images in a batch")
 axis.set_ylabel("mean IoU of batches, Otsu")
-axis.spines[["top", "right"]].set_visible(False)
 axis.legend(frameon=False)
 show.display(figure, alt="Mean of batches by batch size: from per image down to pooled.")
 
@@ -416,8 +427,8 @@ assert spread[8] > 0.003, "the order hardly matters for these images"
 # %% [markdown]
 # ## Where is the threshold?
 #
-# A net gives no mask but a probability map $p$. The mask is a decision: $P_t = \{\,p > t\,\}$. To have a map to decide
-# about, we train a small U-Net; lesson 04 opens it up.
+# A net gives no mask. The sigmoid of its logits is a probability map $p$, and the mask is a decision about it:
+# $P_t = \{\,p > t\,\}$. To have such a map we train a small U-Net; lesson 04 opens it up.
 
 # %% tags=["timing"]
 torch.manual_seed(SEED)
@@ -439,8 +450,7 @@ curve["Dice"] = [metrics.dice(c).item() for c in counts]
 best = {name: values.index(max(values)) for name, values in curve.items()}
 
 # %%
-figure = Figure(figsize=(7, 3.2), layout="constrained")
-left, right = figure.subplots(1, 2)
+figure, (left, right) = show.canvas(2)
 left.plot(thresholds, missed, color=show.BLUE, label="missed")
 left.plot(thresholds, invented, color=show.RED, linestyle="dashed", label="invented")
 left.set(xlabel="threshold t", ylabel="pixels")
@@ -522,9 +532,9 @@ for s in (8, 16, 32):
     assert both == (Fraction(s**2, (s + 2) ** 2), Fraction(1, 3))
 
 # %% [markdown]
-# IoU forgives the large square and punishes the small one. Boundary IoU says the same of all three: of the rim, two
-# thirds are wrong. Now on our images. The last line is the **true** mask, one pixel too large: as if a second person
-# had drawn with a thicker pen. Both columns are means over images.
+# IoU forgives the large square and punishes the small one. Boundary IoU says the same of all three: of all pixels in
+# either rim, two thirds are in one rim only. Now on our images. The last line is the **true** mask, one pixel too
+# large: as if a second person had drawn with a thicker pen. Both columns are means over images.
 #
 # **Predict first.** Will the thick pen beat the U-Net?
 
@@ -534,8 +544,8 @@ found = {"Otsu": otsu, "U-Net, t = 0.5": p > 0.5, "truth, one pixel larger": thi
 lines = []
 for name, predicted in found.items():
     pairs = list(zip(predicted[:, None], val.masks[:, None]))  # each mask is (1, 1, H, W)
-    plain = sum(iou(p, t) for p, t in pairs) / N
-    boundary = sum(iou(rim(p), rim(t)) for p, t in pairs) / N
+    plain = sum(iou(mask, true) for mask, true in pairs) / N
+    boundary = sum(iou(rim(mask), rim(true)) for mask, true in pairs) / N
     assert abs(boundary - metrics.boundary_iou(predicted, val.masks).mean()) < 1e-9
     lines.append({"mask": name, "IoU": plain, "boundary IoU": boundary})
 print(results.table(lines))
@@ -586,7 +596,7 @@ show.display(figure, alt="Two images: errors of the U-Net, and the rim that a th
 # And "IoU" itself is not one thing. Background can be counted as a second class, whose IoU is averaged with that of the
 # nuclei. Some code also averages over ten thresholds, 0.50 to 0.95.
 #
-# **Predict first.** The masks of our U-Net stay as they are. Does the score rise or fall, and by how much?
+# **Predict first.** The net stays as it is, and so do its probabilities. Does the score rise or fall, and by how much?
 
 
 # %%
@@ -606,12 +616,13 @@ assert sum(tens) / 10 < names["nuclei and background, pooled"]
 
 # %% [markdown]
 # Nothing was trained between these lines. If background counts as a second class the score rises by several
-# hundredths, because most background is easy; averaged over ten thresholds it falls again. So 0.92 and 0.84 can both be right and say nothing about each other.
+# hundredths, because most background is easy; averaged over ten thresholds it falls again. So 0.92 and 0.84 can both
+# be right and say nothing about each other.
 #
 # ### A table that one score cannot fill
 #
-# TMI 2020 also has a table with IoU **and** Dice of the same nets on nuclei (ResNet-101 inside). We have a formula
-# for what belongs together.
+# TMI 2020 also has a table with IoU **and** Dice of the same nets on nuclei (its instance segmentation, with a
+# ResNet-101 as the encoder, the half that goes down). Our formula says which Dice belongs to which IoU.
 
 # %% tags=["nbval-check-output"]
 reported = {"U-Net": (91.03, 75.73), "UNet++": (92.55, 89.74)}
@@ -622,9 +633,9 @@ for name, (i, d) in reported.items():
     assert d < i < implied
 
 # %% [markdown]
-# In all four rows Dice is **below** IoU. For one binary mask that is impossible, and so it is for two means over the
-# same images. It is possible if the two columns were averaged in two ways. Nine small images done perfectly, one large
-# one done badly:
+# In all four rows Dice is **below** IoU. For one binary mask that is impossible. It is impossible for two means over
+# the same images as well, since Dice is at least IoU in each of them. It is possible if the two columns were averaged
+# in two ways. Nine small images done perfectly, one large one done badly:
 
 # %% tags=["nbval-check-output"]
 images = [(10, 0, 0)] * 9 + [(100, 300, 100)]  # tp, fp, fn
@@ -635,11 +646,13 @@ print(f"Dice pooled {2 * i / (1 + i)} = {float(2 * i / (1 + i)):.2f}")
 assert per_image > 2 * i / (1 + i)
 
 # %% [markdown]
-# **What is known.** The two columns are not the same averaging of the same masks. The authors' released Keras code holds
-# one helper that pools the IoU of nuclei over all test pixels, another that averages nuclei with background and over ten
-# thresholds, and a soft Dice computed by batch.
+# **What is known.** The two columns are not the same averaging of the same masks. The authors' released Keras code
+# (`keras/helper_functions.py`) holds one function that pools the IoU of nuclei over all pixels it is given
+# (`compute_iou`), another that averages nuclei with background and over ten thresholds (`mean_iou`), and a soft Dice
+# of a batch (`dice_coef`).
 #
-# **What is not known.** Which of them made the table. A question about the metric in the authors' repository stood
+# **What is not known.** Which of them made the table, if any did.
+# [A question about the metric](https://github.com/MrGiovanni/UNetPlusPlus/issues/42) in the authors' repository stood
 # without an answer when we read it. We do not guess, and we compare no number of ours with 92.
 
 # %%
@@ -661,8 +674,8 @@ results.record(
 #
 # ## One honest limit
 #
-# None of these scores sees whether two nuclei were told apart, which is what a biologist who counts cells needs. And our
-# truth is drawn by the computer: exact to the pixel, as no annotation of a real image is.
+# None of these scores sees whether two nuclei were told apart, which is what a biologist who counts cells needs. And
+# our truth is drawn by the computer: exact to the pixel, as no annotation of a real image is.
 #
 # ## The next question
 #

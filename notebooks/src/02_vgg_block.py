@@ -13,7 +13,7 @@
 # - count its weights and its multiplications by hand,
 # - compute how far a stack of layers sees, and measure it with gradients.
 #
-# Two cores need less than half a minute; on a GPU it was not measured yet.
+# Two cores need less than half a minute. The lesson makes no use of a GPU.
 
 # %% tags=["setup", "nbval-ignore-output"]
 import importlib.util
@@ -38,7 +38,6 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import nn
 
@@ -91,17 +90,16 @@ print("weights", tuple(conv.weight.shape), "biases", tuple(conv.bias.shape))
 print("size kept:", y.shape[2:] == image.shape[2:])
 
 # %% [markdown]
-# The kernel is learned, but one can also choose it. This one subtracts what is left of a pixel from what is right
-# of it. ReLU, $\max(0, x)$, keeps the positive answers.
+# The kernel is learned, but one can also choose it. This one subtracts the left neighbours of a pixel from the right
+# ones. ReLU, $\max(0, x)$, keeps the positive answers.
 #
-# **Predict first.** The nuclei are darker than what surrounds them. Which of their rims will be left after the ReLU?
+# **Predict first.** The nuclei are darker than what surrounds them. Which of their rims will remain after the ReLU?
 
 # %%
 kernel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])[None, None] / 8
 grey = image.mean(1, keepdim=True)
 steps = F.conv2d(grey, kernel, padding=1)[0, 0, 1:-1, 1:-1]  # without the rim, where zeros came in
-figure = Figure(figsize=(6, 2.4), layout="constrained")
-axes = figure.subplots(1, 3)
+figure, axes = show.canvas(3, height=2.4)
 axes[0].imshow(grey[0, 0, 1:-1, 1:-1], cmap="gray")
 axes[1].imshow(steps, cmap="PuOr_r", vmin=-0.6, vmax=0.6)
 axes[2].imshow(F.relu(steps), cmap="PuOr_r", vmin=-0.6, vmax=0.6)
@@ -113,7 +111,7 @@ show.display(
 )
 
 # %% [markdown]
-# The right rims are left: there it gets brighter from left to right. A kernel with a sum of 0 answers nothing where
+# The right rims remain: there it gets brighter from left to right. A kernel with a sum of 0 answers nothing where
 # the image is even. That is what a first layer can find, edges and spots; the layers behind it put them together.
 
 # %% tags=["nbval-check-output"]
@@ -131,16 +129,16 @@ assert steps.min() < 0 and F.relu(steps).min() == 0
 #
 # $$z_c = \gamma_c\, \frac{y_c - \mu_c}{\sqrt{\sigma_c^2 + \varepsilon}} + \beta_c.$$
 #
-# In training $\mu_c$ and $\sigma_c^2$ come from the batch, over all its images and pixels. So a layer behind it
-# always gets numbers of the same size (Ioffe and Szegedy, 2015).
+# In training $\mu_c$ and $\sigma_c^2$ come from the batch, over all its images and pixels. So at the start of training
+# a layer behind it gets numbers of the same size, whatever the weights before it (Ioffe and Szegedy, 2015).
 
 # %%
 raw = train.images[:4].float() / 255  # (4, 3, side, side), as dark or bright as they come
 norm = nn.BatchNorm2d(8)
 y = conv(raw)
 z = norm(y)
-figure = Figure(figsize=(6, 2.6), layout="constrained")
-for axis, values, title in zip(figure.subplots(1, 2), (y, z), ("before", "after")):
+figure, axes = show.canvas(2, height=2.6)
+for axis, values, title in zip(axes, (y, z), ("before", "after")):
     for c, (colour, dash) in zip(range(3), show.LINES):
         heights, edges = values[:, c].detach().flatten().histogram(bins=40)
         axis.plot(edges[1:], heights / heights.max(), color=colour, linestyle=dash)
@@ -149,6 +147,10 @@ for axis, values, title in zip(figure.subplots(1, 2), (y, z), ("before", "after"
 show.display(
     figure, alt="Before: three curves side by side. After: all lie around 0, of like width."
 )
+
+# %% [markdown]
+# Before, the three channels lie at three places. After, all three lie around 0 and are about as wide. Each curve is
+# scaled to its own peak.
 
 # %% tags=["nbval-check-output"]
 mean = y.mean((0, 2, 3), keepdim=True)
@@ -191,7 +193,8 @@ expect("gradient of the biases, the weights' being 1", share.item(), 0, tol=1e-3
 # %% [markdown]
 # Nothing, up to rounding: the mean that is subtracted holds the bias too. No loss can tell such a bias where to go;
 # its gradient is rounding noise. The block keeps it all the same, because the published code has it and its
-# checkpoints should load. We must only keep the optimiser from blowing the noise up.
+# checkpoints should load. One danger is left: Adam, the optimiser below, divides a gradient by its usual size, and so
+# turns even noise into full steps. A larger `eps` in that division prevents it.
 
 # %% [markdown]
 # ## Why twice, and why a ReLU in between?
@@ -264,6 +267,8 @@ check_vgg_block(VGGBlock)
 # %% [markdown]
 # ### Exercise 2: count them (5 minutes, easy)
 #
+# Write `block_parameters`, from the channels in and out of a `VGGBlock` to the number of its parameters.
+#
 # <details><summary>Hint 1</summary>Four layers: write down the input and output channels of each, then add up.
 # <details><summary>Hint 2</summary>The second convolution goes from c_out to c_out. Both norms have c_out channels.
 # </details></details>
@@ -290,8 +295,9 @@ check_block_parameters(block_parameters)
 #
 # of them. A norm takes one an output value where a convolution takes $9\,c_{in}$, so norms are left out.
 #
-# **Predict first.** The encoder of the published size has five blocks. Each one works at half the side of the one
-# before, and has twice its channels. Which block has the most parameters? Which one takes the most work?
+# **Predict first.** The left side of the grid, the way down, is called the **encoder**. At the published size it has
+# five blocks. Each one works at half the side of the one before, and has twice its channels. Which block has the most
+# parameters? Which one takes the most work?
 
 # %% tags=["nbval-check-output"]
 lines = []
@@ -327,6 +333,8 @@ assert measure.parameters(grid.VGGBlock(3, 32)) == lines[0]["parameters"]
 
 # %% [markdown]
 # ### Exercise 3: the receptive field (10 minutes, medium)
+#
+# Write `receptive_field`, from the kernels and strides of a stack of layers to the side of that square.
 #
 # <details><summary>Hint 1</summary>Keep two numbers, r and j, and loop over the layers.
 # <details><summary>Hint 2</summary>The order matters: a layer's own stride acts on the layers behind it.
@@ -396,8 +404,8 @@ blocks = [VGGBlock(3, 16), *(VGGBlock(16, 16) for _ in range(5))]
 maps = {n: influence(nn.Sequential(*blocks[:n]).eval(), noise, 15, 15) for n in (1, 3, 6)}
 
 # %%
-figure = Figure(figsize=(6, 2.4), layout="constrained")
-for axis, (n, seen) in zip(figure.subplots(1, 3), maps.items()):
+figure, axes = show.canvas(3, height=2.4)
+for axis, (n, seen) in zip(axes, maps.items()):
     axis.imshow((seen / seen.max()).sqrt(), cmap="cividis")  # the root shows the faint rim
     sees = 4 * n + 1
     corner = 15 - sees / 2, 15 - sees / 2
@@ -409,9 +417,10 @@ show.display(
 )
 
 # %% [markdown]
-# The gradient ends where the formula says, and it fades long before. The reason is counting. Each layer may step left,
-# stay, or step right; most ways through six layers end near where they began. Luo et al. (2016) call the part that
-# counts the **effective** receptive field.
+# The gradient ends where the formula says, and the more blocks, the earlier it fades: with three, the middle 7x7,
+# 29 % of the square, count for more than half. The reason is counting. Each layer may step left, stay, or step right;
+# most ways through six layers end near where they began. Luo et al. (2016) call the part that counts the
+# **effective** receptive field.
 
 # %% tags=["nbval-check-output"]
 ways = torch.ones(1, 1, 1)
@@ -436,7 +445,7 @@ assert maps[3][12:19, 12:19].sum() > 0.5, "the middle 7x7 of 13x13 pixels counts
 mask = train.masks[:1].float()
 torch.manual_seed(SEED)
 net = nn.Sequential(VGGBlock(3, 16), VGGBlock(16, 16), VGGBlock(16, 16), nn.Conv2d(16, 1, 1))
-optimiser = torch.optim.Adam(net.parameters(), lr=0.01, eps=1e-5)  # eps: noise moves no bias
+optimiser = torch.optim.Adam(net.parameters(), lr=0.01, eps=1e-5)  # eps: no full steps from noise
 for _ in range(100):
     loss = bce_dice(net(image), mask)
     optimiser.zero_grad()
@@ -498,8 +507,7 @@ def keep(image, reach):
 
 
 # %%
-figure = Figure(figsize=(6, 2.5), layout="constrained")
-axes = figure.subplots(1, 3)
+figure, axes = show.canvas(3, height=2.5)
 axes[0].imshow(train.images[0].permute(1, 2, 0))
 axes[1].imshow(keep(train.images[:1], reach)[0].permute(1, 2, 0))
 axes[2].imshow(influence(net, image, row, column).sqrt(), cmap="cividis")
@@ -526,9 +534,9 @@ assert abs(logit - less) > 1e-6
 # Nothing happens. For this pixel, the rest of the image is not there. (In training mode there is a back door: the
 # norm's mean is over all pixels. A mask is made in evaluation mode, where it is shut.)
 #
-# More training does not help, because two pixels
-# with the same window get the same answer **whatever the weights are**. Here is a drawing that no stack of three blocks
-# can fill: the middle of the ring and a spot outside of it look alike through 13x13 pixels.
+# More training does not help, because two pixels with the same window get the same answer **whatever the weights
+# are**. Take a ring, and ask for a mask that is 1 inside of it and 0 outside. No stack of three blocks can make it:
+# the middle of the ring and a spot outside look alike through 13x13 pixels.
 
 # %%
 down, across = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
@@ -537,8 +545,7 @@ ring = ((distance > 10) & (distance < 13)).float().expand(1, 3, 48, 48)
 places = {"middle of the ring": (24, 24), "outside": (8, 8)}
 
 # %%
-figure = Figure(figsize=(3.4, 3.2), layout="constrained")
-axis = figure.subplots()
+figure, (axis,) = show.canvas(width=3.4)
 axis.imshow(ring[0, 0], cmap="gray_r")
 for (name, (r, c)), (colour, dash) in zip(places.items(), show.LINES):
     square = (c - reach - 0.5, r - reach - 0.5), 2 * reach + 1, 2 * reach + 1
@@ -557,7 +564,10 @@ for name, stack_of_three in {"trained": net, "random": new_net.eval()}.items():
     expect(f"{name} weights, middle minus outside", inside - outside, 0, tol=1e-4)
 
 # %% [markdown]
-# ## What would it cost to see a nucleus?
+# Same answer inside and outside, with trained weights and with random ones.
+
+# %% [markdown]
+# ## What would it cost to see further?
 #
 # Each block at full size adds 4 pixels, so $n$ blocks see $1 + 4n$. The other way is to go down: the encoder of the
 # published size puts a 2x2 pooling between its five blocks.
@@ -569,7 +579,7 @@ for name, stack_of_three in {"trained": net, "random": new_net.eval()}.items():
 encoder = two + 4 * [(2, 2), *two]
 far = receptive_field(encoder)
 lines = []
-for n in (3, 11, -(-(far - 1) // 4)):
+for n in (3, -(-(far - 1) // 4)):
     full = nn.Sequential(VGGBlock(3, 32), *(VGGBlock(32, 32) for _ in range(n - 1)))
     lines.append({"net": f"{n} blocks, full size", "sees": receptive_field(n * two)})
     lines[-1] |= {"million MACs": measure.macs(full) // 10**6}
@@ -585,8 +595,8 @@ print(table(lines))
 # the same thing, though: what comes out at the bottom is a map of 6x6 values for an image of 96x96 pixels.
 
 # %% tags=["nbval-check-output"]
-assert lines[2]["sees"] >= far
-assert 9 < lines[2]["million MACs"] / lines[3]["million MACs"] < 10
+assert lines[1]["sees"] >= far
+assert 9 < lines[1]["million MACs"] / lines[2]["million MACs"] < 10
 bottom = nn.Sequential(*down)(torch.zeros(2, 3, 96, 96))
 print("at the bottom:", tuple(bottom.shape))
 
@@ -606,8 +616,8 @@ record(
 #
 # ## One honest limit
 #
-# The stack saw one image. That it fails on others has two causes, too few images and too small a view, and this
-# lesson does not separate them. The ring does, but it is a drawing; real nuclei have texture that helps.
+# The stack saw one image. That it is worse on others can have two causes, too few images and too small a view, and
+# this lesson does not separate them. The ring does, but it is a drawing; we think that the texture of a nucleus helps.
 #
 # ## The next question
 #

@@ -38,7 +38,6 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from torch import nn
 
 from course_lib import data, measure, presets, results, show
@@ -63,8 +62,10 @@ print(f"preset {presets.resolve(PRESET)}: {sizes}")
 # %% [markdown]
 # ## What does a halving buy?
 #
-# A block is two 3x3 convolutions. At full size it lets a node see 4 pixels more. Behind $i$ halvings one pixel stands
-# for $2^i$, so the same block adds $4 \cdot 2^i$. With a 2x2 pooling between the blocks, what a node sees grows as
+# A block is two 3x3 convolutions: at its own size it sees 5x5 pixels, and each further block adds 4. Now put a 2x2
+# pooling between the blocks, and count from the bottom up. The lowest block sees 5 pixels of its row. They cover 10
+# pixels of the row above, and the block there adds 4; and so on. With $i$ halvings a node at the bottom sees $r_i$
+# pixels,
 #
 # $$r_0 = 5, \qquad r_i = 2\, r_{i-1} + 4 .$$
 #
@@ -74,7 +75,7 @@ print(f"preset {presets.resolve(PRESET)}: {sizes}")
 
 # %%
 def encoder(widths, halve):
-    """A block a width, one 3 to 3 channels first; with `halve`, a pooling before all but the first."""
+    """A block a width, from 3 channels on; with `halve`, a pooling before all but the first."""
     layers = []
     for n, (a, b) in enumerate(pairwise((3, *widths))):
         layers += [nn.MaxPool2d(2)] * (halve and n > 0) + [VGGBlock(a, b)]
@@ -98,18 +99,8 @@ for n in range(1, 5):
 #
 # $$9\,(2c)^2 \cdot \frac{HW}{4} = 9\,c^2 \cdot HW .$$
 #
-# That is why widths go 32, 64, 128 and so on. What does grow is the number of weights: about four
-# times a row.
-
-# %% tags=["nbval-check-output"]
-price = []
-for i in range(1, 5):
-    c, side = 32 * 2**i, 96 // 2**i
-    block = VGGBlock(c // 2, c)
-    price.append(measure.macs(block, (side, side), in_channels=c // 2))
-    work, weights = price[-1], measure.parameters(block)
-    print(f"row {i}: {side}x{side}, {c} channels, {work:,} multiplications, {weights:,} weights")
-assert len(set(price)) == 1
+# That fits widths of 32, 64, 128 and so on. What does grow is the number of weights: about four times a row, as
+# lesson 02 counted.
 
 # %% [markdown]
 # ## What does max pooling forget?
@@ -137,8 +128,8 @@ assert torch.equal(down(one), down(other)) and not torch.equal(one, other)
 # %%
 def numbers(pictures):
     """Small images side by side, every value written into its pixel; a title each."""
-    figure = Figure(figsize=(2.2 * len(pictures), 2.5), layout="constrained")
-    for axis, (title, x) in zip(figure.subplots(1, len(pictures)), pictures.items()):
+    figure, axes = show.canvas(len(pictures), width=2 * len(pictures), height=2.4)
+    for axis, (title, x) in zip(axes, pictures.items()):
         axis.imshow(x, cmap="Blues", vmin=-0.2 * x.max(), vmax=1.6 * x.max())
         for (row, column), value in zip(
             torch.cartesian_prod(*map(torch.arange, x.shape)), x.flatten()
@@ -166,9 +157,9 @@ for poolings in range(4):
     assert len(different) == 64 // 4**poolings
 
 # %% [markdown]
-# Each pooling divides by four. That can be a gain: an image moved by one pixel often looks the same further down, so
-# a net need not learn every position anew. For a mask it is a loss. A border has to be right to the pixel, and
-# after three poolings a lone pixel may have been anywhere in a square of 8x8.
+# Each pooling divides by four. That can be a gain: a small shift often changes nothing further down. For a mask it is
+# a loss. A border has to be right to the pixel, and after three poolings a lone pixel may have been anywhere in a
+# square of 8x8.
 
 # %% [markdown]
 # ## How does one come up again?
@@ -182,11 +173,12 @@ for poolings in range(4):
 # %% [markdown]
 # Two conventions exist for the positions:
 #
-# $$s_k = k\,\frac{n-1}{2n-1} \;\;(\texttt{align\_corners=True}), \qquad
-# s_k = \frac{2k-1}{4} \;\;(\texttt{align\_corners=False}).$$
+# $$s_k = k\,\frac{n-1}{2n-1} \;\;(\text{corners aligned}), \qquad
+# s_k = \frac{2k-1}{4} \;\;(\text{not aligned}).$$
 #
-# The first lays the outermost values on each other and spreads the rest evenly. The second cuts every pixel into two
-# halves and reads at their middles; beyond the ends it holds the outermost value.
+# The first, `align_corners=True`, lays the outermost values on each other and spreads the rest evenly. The second,
+# `align_corners=False`, cuts every pixel into two halves and reads at their middles; beyond the ends it holds the
+# outermost value.
 #
 # **Predict first.** The row 0, 3 becomes four values. Which four, under each convention?
 
@@ -249,7 +241,7 @@ def upsample_row(row):
 check_upsample_row(upsample_row)
 
 # %% [markdown]
-# "Bilinear" is this twice: first every row, then every column of the result. That is all there is to `F.interpolate`.
+# "Bilinear" is this twice: first every row, then every column of the result. That is all `F.interpolate` does here.
 
 # %% tags=["nbval-check-output"]
 x = torch.rand(3, 5)
@@ -275,8 +267,8 @@ assert ends == [Fraction(-1, 2), Fraction(1, 2)]
 
 # %% [markdown]
 # Half a pixel, at the rim of the image alone, seems nothing. But each doubling adds its own half, in pixels of its
-# own size: $1/2 + 1 + 2 = 3.5$ pixels of the full image after three. A trained net can learn to correct it, for
-# convolutions can move things, and zero padding tells them where the rim is. An interpolation alone cannot.
+# own size: $1/2 + 1 + 2 = 3.5$ pixels of the full image after three. We think a trained net can learn to correct it,
+# for convolutions can move things, and zero padding tells them where the rim is. An interpolation alone cannot.
 #
 # The widely used PyTorch code of UNet++ has `align_corners=True`, and so has this course, so that its published
 # weights keep their meaning.
@@ -315,7 +307,7 @@ for k in (1, 2, 3):
     smooth = F.interpolate(share, scale_factor=2**k, mode="bilinear", align_corners=False) > 0.5
     restored |= {("yes or no", k): score(yes), ("share", k): score(smooth)}
     if k == 3:
-        figure = show.overlay(val.images[:4], val.masks[:4], smooth[:4])
+        figure = show.overlay(val.images[:4], val.masks[:4], smooth[:4], names=("true", "restored"))
 for (kind, k), found in restored.items():
     lines.append({"halvings": k, "remembered": kind} | found)
 print(results.table(sorted(lines, key=lambda line: line["halvings"])))
@@ -323,7 +315,7 @@ print(results.table(sorted(lines, key=lambda line: line["halvings"])))
 # %%
 show.display(
     figure,
-    alt="True outlines and, in orange, what is left after three halvings: a few blobs, and in one image nothing.",
+    alt="True outlines and, in orange, what three halvings leave: a few blobs, in one image nothing.",
 )
 for kind in ("yes or no", "share"):
     falling = [restored[kind, k]["boundary"] for k in (1, 2, 3)]
@@ -331,9 +323,10 @@ for kind in ("yes or no", "share"):
 assert restored["share", 3]["boundary"] < restored["share", 3]["IoU"]
 
 # %% [markdown]
-# Orange is what is left of the share version after three halvings: little, although nobody made a mistake in
-# recognising anything. Small nuclei vanish as a whole; of larger ones and of groups a blob remains. The boundary IoU
-# is the lower of the two: what survives is the inside of a nucleus, not its rim.
+# The orange line is what the share version restores of the true mask after three halvings. In the stored run an IoU of
+# about one half is left, less than Otsu's, although nobody made a mistake in recognising anything. Small nuclei vanish
+# as a whole; of larger ones and of groups a blob remains. The boundary IoU is the lower of the two: what survives is
+# the inside of a nucleus, not its rim.
 
 # %% [markdown]
 # ## Is that a limit for nets?
@@ -352,6 +345,9 @@ assert torch.equal(F.pixel_shuffle(packed, 8), val.masks)
 
 # %% [markdown]
 # ### Exercise 2: an encoder-decoder (20 minutes, medium)
+#
+# Write `EncoderDecoder`. $x^{i,0}$ is the encoder's node in row $i$, behind $i$ halvings; $x^{0,0} = H(\text{image})$.
+# $x^{i,j}$ is the decoder's node in row $i$, behind $j$ doublings:
 #
 # $$x^{i,0} = H(D(x^{i-1,0})), \qquad x^{i,j} = H(U(x^{i+1,j-1})), \quad i + j = L.$$
 #
@@ -407,6 +403,9 @@ for depth in range(5):
 assert all(larger > 2 * smaller for smaller, larger in pairwise(weights))
 
 # %% [markdown]
+# `Setting.fast()` in the next cell picks the number format and the memory layout that are fast on this machine. It
+# changes the time, and how numbers are rounded.
+#
 # **Predict first.** A deeper net sees further and has more weights. It also has to send everything through a smaller
 # image. Which depth will have the best IoU? Which the best borders?
 
@@ -434,7 +433,7 @@ dots = {
     title: {f"depth {d}": [scores[d, seed][key] for seed in seeds] for d in range(deepest + 1)}
     for title, key in (("IoU, pooled", "IoU"), ("boundary IoU", "boundary"))
 }
-figure = show.points(dots, label="validation")
+figure = show.points(dots, label="score, validation")
 figure.axes[0].axhline(otsu["IoU"], color=show.BLUE, linestyle="dotted")
 figure.axes[0].axhline(otsu["boundary"], color=show.RED, linestyle="dotted")
 show.display(figure, alt="IoU and boundary IoU by depth, a dot a seed; dotted lines are Otsu's.")
@@ -454,9 +453,9 @@ assert mean(deepest, "boundary") < mean(1, "boundary"), unlike
 assert mean(deepest, "boundary") < otsu["boundary"], unlike
 
 # %% [markdown]
-# In the stored run the first halving helps: IoU and boundary IoU rise. Each one after it costs. The deepest net has
-# the most weights, sees the most, and has the worst borders of all, worse than Otsu's threshold, which understands
-# nothing but works at full size.
+# The dotted lines are Otsu's. In the stored run the first halving helps: IoU and boundary IoU rise. Each one after it
+# costs. The deepest net has the most weights, sees the most, and has the worst borders of all, worse than Otsu's
+# threshold, which understands nothing, yet works at full size.
 #
 # Compare it with the test that had seen the truth. In the stored run the net of depth 3 has better borders than three
 # halvings left of the true mask, in either version. So its channels do carry position, as packing said they could.
@@ -500,14 +499,12 @@ for d, values in wrong.items():
     print(f"depth {d}: wrong", ", ".join(f"{value:.1%}" for value in values))
 
 # %%
-figure = Figure(figsize=(6, 3.4), layout="constrained")
-axis = figure.subplots()
+figure, (axis,) = show.canvas(height=3.4)
 for d, (colour, dash) in zip(wrong, show.LINES):
     axis.plot(range(1, FAR + 1), wrong[d], color=colour, linestyle=dash, label=f"depth {d}")
 axis.set(
     xlabel="distance from the true border, pixels (6: or more)", ylabel="share of pixels wrong"
 )
-axis.spines[["top", "right"]].set_visible(False)
 axis.legend(frameon=False)
 show.display(
     figure, alt="Share of wrong pixels by distance from the border: high beside it, low away."
@@ -521,8 +518,8 @@ assert wrong[deepest][0] > 3 * wrong[deepest][-1], "not so here: read the lines,
 # pixels on: there the deep net, which sees more, makes fewer mistakes than the shallow one. So depth answers
 # **what** is there better, and **where** it ends worse. One would like to have both.
 #
-# Here are four images in the middle: half of all images score better at the largest depth, half worse. The upper row
-# is depth 1, the lower row the largest depth.
+# Here are four ordinary images. Sorted by their score at the largest depth they stand in the middle. The upper row is
+# depth 1, the lower row the largest depth.
 
 # %%
 deep = found[deepest, SEED]
@@ -536,16 +533,17 @@ show.display(
 )
 
 # %% [markdown]
-# In the stored run depth 3 fills the gaps between neighbours and cuts off what sticks out. Depth 1 follows the outlines
-# closely and takes a bright strip at the edge of the third image for nuclei, which the deep net does not.
+# In the stored run depth 3 fills the gaps between neighbours, cuts off what sticks out and misses some nuclei as a
+# whole. Depth 1 follows the outlines closely, but takes a dark strip at the lower edge of the third image for nuclei,
+# which the deep net does not.
 
 # %% [markdown]
 # ## Could a net learn to halve and to double?
 #
 # Both steps here are fixed. A convolution with stride 2 can replace the pooling, and a **transposed convolution** the
-# interpolation: every input pixel stamps its value, times a kernel, onto the output, two pixels further for each.
-# The Keras code published with UNet++ (2018) doubles by 2x2 transposed convolutions; the widely used PyTorch code
-# interpolates.
+# interpolation: each input pixel stamps the kernel, times its value, onto the output; the next stamp goes two pixels
+# further. The Keras code published with UNet++ (2018) doubles by 2x2 transposed convolutions; the widely used PyTorch
+# code interpolates.
 #
 # **Predict first.** Stamp a 3x3 kernel of ones at every second pixel, on a constant image of ones. Is the result even?
 
@@ -591,7 +589,7 @@ for c in (256, 128, 64, 32):
     assert fixed - learned == c * c - c
 
 # %% [markdown]
-# The learned doubling is not the larger one, for it narrows the channels before the block reads them. And halving? Max
+# The learned doubling has fewer weights, for it narrows the channels before the block reads them. And halving? Max
 # pooling has no weights; a 2x2 convolution with stride 2 has $4c^2 + c$. Which variant scores better we did not
 # measure here. Neither brings back what the small image does not hold.
 
@@ -615,8 +613,8 @@ results.record(
 #   it was.
 # - Interpolation fills in, it does not bring back. `align_corners` decides where pixels lie, half a pixel a doubling
 #   at the rim.
-# - Without skips the deepest net made the fewest mistakes far from borders and the most beside them, in the stored
-#   run. Channels carry some of the position, not all.
+# - Without skips, in the stored run, the deepest net made more mistakes beside borders than the net of depth 1, and
+#   fewer from four pixels on. Channels carry some of the position, not all.
 #
 # ## One honest limit
 #

@@ -13,7 +13,7 @@
 # - write a training step, and say what happens when a line of it is missing,
 # - find out what a part of a net is good for: cut it after training, train without it, and compare.
 #
-# Two cores need less than three minutes; on a GPU it was not measured yet.
+# Two cores need a little more than three minutes; on a GPU it was not measured yet.
 
 # %% tags=["setup", "nbval-ignore-output"]
 import importlib.util
@@ -40,7 +40,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_lib import data, measure, presets, results, show
+from course_lib import data, measure, presets, results, show, views, widgets
 from course_lib.baseline import otsu_masks
 from course_lib.checks import check_training_step, check_unet, expect
 from course_lib.grid import NestedUNet, VGGBlock
@@ -49,6 +49,7 @@ from course_lib.metrics import boundary_iou, count, iou
 from course_lib.predict import probabilities
 from course_lib.setting import Setting, torch_device
 from course_lib.train import Recipe, batches, evaluate, fit, make_optimiser, one_cycle
+from course_lib.views.losses import LOSSES, disk
 
 # %% tags=["parameters"]
 PRESET = "auto"  # or "smoke", "laptop", "gpu"
@@ -84,10 +85,14 @@ print(f"baseline, one Otsu threshold an image: pooled IoU {otsu_iou:.3f}")
 # The encoder makes features $x^{i,0}$, one row $i$ for each halving $D$. The decoder goes back up: it doubles
 # ($U$) what comes from below, **and reads the encoder's features of its own row beside it**:
 #
-# $$x^{i,0} = H(D(x^{i-1,0})), \qquad x^{i,j} = H([\,x^{i,0},\; U(x^{i+1,j-1})\,]), \quad i + j = L.$$
+# $$x^{0,0} = H(\text{image}), \qquad x^{i,0} = H(D(x^{i-1,0})), \qquad
+# x^{i,j} = H([\,x^{i,0},\; U(x^{i+1,j-1})\,]), \quad i + j = L.$$
 #
 # $H$ is the block of lesson 02, two convolutions with batch norm and ReLU. The bracket puts channels side by side;
 # nothing is added up. $L$ is the depth. The grey arrows of the figure are the skip connections.
+#
+# U-Net is by Ronneberger, Fischer and Brox (MICCAI 2015). Theirs has no batch norm, pads nothing, and doubles by
+# transposed convolutions; what is here is the form that the widely used code of UNet++ compares with.
 
 # %%
 figure = show.grid(NestedUNet(wiring="unet"), title="U-Net, depth 4")
@@ -137,21 +142,63 @@ check_unet(UNet)
 
 # %% [markdown]
 # The check looked at more than shapes: that the skips carry something, that gradients flow back through them, that
-# the image is halved often enough. At the published widths the count of weights is a fact.
+# the image is halved often enough. At the published widths it has as many weights as the course's own net.
 
 # %% tags=["nbval-check-output"]
-print(f"{measure.parameters(UNet(3, 1, (32, 64, 128, 256, 512))):,} weights")
+ours = measure.parameters(UNet(3, 1, (32, 64, 128, 256, 512)))
+print(f"{ours:,} weights")
 print(
     f"{measure.parameters(NestedUNet(wiring='unet')):,} in course_lib's grid with the wiring 'unet'"
 )
+assert ours == measure.parameters(NestedUNet(wiring="unet"))
 
 # %% [markdown]
 # ## What is one step of training?
 #
-# The loss says how wrong the logits are: half the binary cross entropy, plus one minus the soft Dice of each image
-# (`bce_dice`; lesson 01 takes it apart). A step asks for its gradient and moves every weight a little against it.
+# The loss says how wrong the logits are. With $p$ the probabilities and $y$ the mask it is
+#
+# $$\ell = -\frac{1}{2}\,\mathrm{mean}\big[\,y \log p + (1 - y) \log (1 - p)\,\big]
+# \;+\; 1 - \frac{2 \sum y p}{\sum y + \sum p}.$$
+#
+# The first part, half the **binary cross entropy**, punishes each pixel by itself. The second is one minus the **soft
+# Dice**: lesson 01's Dice of an image, with probabilities in place of yes and no, so that it has a gradient. `bce_dice`
+# takes the mean over the images, and adds 1 above and below the fraction for empty ones. A step asks for the gradient
+# of the loss and moves every weight a little against it.
+#
+# Why two parts? Take a true disk and a predicted one beside it. Where a kernel runs, the next cell lets you move, grow
+# and blur the predicted disk. The figure after it shows in print where three losses push: BCE, Dice, and the Lovász
+# hinge, which another line of work uses in their place (Berman, Triki and Blaschko, 2018).
+#
+# **Predict first.** Some pixels are wrong and the net is sure of them. Which loss pushes those hardest?
+
+# %%
+widgets.loss_playground()
+
+# %%
+view = views.gradients_of_losses()
+show.display(view.figure, alt=view.alt)
+print(view.text)
+
+# %% tags=["nbval-check-output"]
+true, logits = (disk() > 0).float(), disk(shift=6).requires_grad_()
+p = (
+    logits[0, 0, 24, 14].sigmoid().item()
+)  # inside the true disk, five pixels outside the predicted one
+share = {}
+for name in ("BCE", "Dice"):
+    gradient = torch.autograd.grad(LOSSES[name](logits, true), logits)[0].abs()
+    share[name] = (gradient[0, 0, 24, 13] / gradient.max()).item()
+    print(f"{name}: a missed pixel with p = {p:.2f} gets {share[name]:.0%} of the strongest push")
+assert share["BCE"] > 0.9 and share["Dice"] < 0.1
+
+# %% [markdown]
+# BCE pushes every wrong pixel, the surest ones hardest. Dice pushes the rim of what was predicted, where $p$ is
+# neither 0 nor 1, and hardly a pixel that is wrong and sure of it: the sigmoid is flat there. We think that is a good
+# reason to train with both.
 #
 # ### Exercise 2: the step (10 minutes, easy)
+#
+# Write `train_step`: it takes one step with the loss `bce_dice` and gives back the loss before the step.
 #
 # <details><summary>Hint 1: the order</summary>Forward, loss, forget old gradients, backward, step.
 # <details><summary>Hint 2: the value</summary>The loss is a tensor that remembers how it was made.
@@ -172,6 +219,11 @@ def train_step(net, optimiser, images, masks):
 
 # %%
 check_training_step(train_step)
+
+# %% [markdown]
+# Without `zero_grad` the gradients of earlier steps add up. Without `backward` there is no gradient, and without
+# `step` no weight moves. Without `.item()` every stored loss keeps the record of how it was computed, and the memory in
+# use grows with every step.
 
 # %% [markdown]
 # ## What is a training?
@@ -226,6 +278,10 @@ both = {"Otsu": otsu_iou, "U-Net": scores["iou_pooled"]}
 print(results.table([{"method": name, "pooled IoU": value} for name, value in both.items()]))
 assert scores["iou_pooled"] > otsu_iou, "U-Net is below the threshold here: train longer (EPOCHS)"
 
+# %% [markdown]
+# In the stored run that is more than the UNet++ of lesson 00 reached, on the same images. One seed each decides
+# nothing; lesson 10 compares them.
+
 # %%
 predicted = probabilities(net, val.images) > 0.5
 each = iou(count(predicted, val.masks))
@@ -235,8 +291,9 @@ figure = show.error_map(val.images[worst], val.masks[worst], predicted[worst], t
 show.display(figure, alt="Error maps of the four worst images of U-Net.")
 
 # %% [markdown]
-# The mean hides these four. In the stored run their mistakes are no matter of a pixel at the border: whole patches of
-# background are called nuclei, and whole nuclei are missed. Look at what such images share before you blame the net.
+# The pooled score hides these four. In the stored run their mistakes are no matter of a pixel at the border: whole
+# patches of background are called nuclei, and whole nuclei are missed. Three of the four have a bright ground, and the
+# patches lie where it is darker than elsewhere.
 #
 # ## What does each skip carry?
 #
@@ -245,8 +302,9 @@ show.display(figure, alt="Error maps of the four worst images of U-Net.")
 # 1. What does this **trained** net rely on? Cut one skip, change nothing else, and score again.
 # 2. What could a net do **without** it? Cut the skip first, then train from the same start.
 #
-# A cut skip carries zeros. A hook does it from outside: before a decoder block runs, the first channels of its input,
-# which are the skip, are set to zero. `NestedUNet` with the wiring `"unet"` is the net of exercise 1.
+# A cut skip carries zeros. A **hook** does it from outside: it is a function that PyTorch calls before a block runs.
+# This one sets the first channels of the block's input, which are the skip, to zero. `NestedUNet` with the wiring
+# `"unet"` is the net of exercise 1.
 
 
 # %%
@@ -299,6 +357,7 @@ def score(net):
 seeds, depth = range(SEED, SEED + sizes.seeds), len(sizes.widths) - 1
 whole = {seed: train([], seed) for seed in seeds}
 full = {seed: score(net) for seed, net in whole.items()}
+print("whole net, boundary IoU", [round(full[seed]["boundary"], 3) for seed in seeds])
 cut_after = {}
 for i in range(depth):
     for seed, net in whole.items():
@@ -342,23 +401,43 @@ print(results.table(lines))
 
 # %% [markdown]
 # Read the dots before the mean. With so few seeds, a difference smaller than the distance between two dots of one
-# column is noise, and we do not interpret it. Two things stand out from it.
+# column is noise, and we do not interpret it. Three things stand out from it.
 #
 # - A trained net relies on what it was given. Cut afterwards, its most costly skip costs far more than it costs a
 #   net that learned to live without it. "What breaks when I switch it off" is not "what is it needed for".
-# - Without any skip, training cannot make the borders good. With one missing, the others step in: in the stored run
-#   training makes good the loss of row 1 or of row 2, where row 0 is still there, but not the loss of row 0.
+# - Without any skip, training cannot make the borders good: in the stored run boundary IoU falls to 0.41 and 0.35,
+#   about where lesson 03's encoder-decoder of depth 3 was (0.41).
+# - With one skip missing, the others step in: in the stored run training makes good the loss of row 1, where row 0 is
+#   still there, but not all of the loss of row 0.
+#
+# Row 2 costs too little to read. Whether row 0 or row 1 costs more when it is cut after training, these seeds do not
+# settle.
 
 # %%
 cut_mean = {name: sum(values) / len(seeds) for name, values in after.items()}
 never_mean = {name: mean["boundary"][name] for name in after}
 for title, costs in (("cut after training", cut_mean), ("trained without", never_mean)):
     most = max(costs, key=costs.get)
-    print(f"{title}: {most} costs most, {costs[most]:.3f} boundary IoU")
+    print(f"{title}, mean over seeds: {most} costs most, {costs[most]:.3f} boundary IoU")
 assert max(cut_mean.values()) > max(never_mean.values()), "not so here: read the dots, not our text"
 assert mean["boundary"]["all rows"] > 0, "not so here: read the dots, not our text"
 
 # %% [markdown]
+# What flows along the skips can be looked at. Every node of the whole net, with one image in it: where a kernel runs,
+# the next cell shows any channel of any node. The figure after it is the mean of the channels in print.
+
+# %%
+image = val.images[0]
+widgets.feature_explorer(whole[SEED], image)
+
+# %%
+view = views.Features(whole[SEED], image).view()
+show.display(view.figure, alt=view.alt)
+
+# %% [markdown]
+# Row 0 holds lines as thin as the image has them. Two halvings further down a nucleus is a handful of squares, and no
+# doubling brings the lines back. That is what the skip of row 0 is for.
+#
 # ## And on real nuclei?
 #
 # The table is stored in the repository with the command that makes it again, the device and the date: widths 16 to
@@ -394,7 +473,7 @@ results.record(
 #
 # - U-Net is an encoder, a decoder, and one concatenation a row. Training it is a loop around one step.
 # - A skip carries position: what was where before the halving. Without any, the rims are worse after training too.
-#   The one at full size is the one that the others could not replace here.
+#   The one at full size is the one that the others could not fully replace here.
 # - What a trained net relies on and what a net needs are two questions with two experiments.
 #
 # ## One honest limit

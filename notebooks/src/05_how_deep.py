@@ -13,7 +13,7 @@
 # - turn a few paired runs into a difference with an interval, and know when it says nothing,
 # - judge a published table of means and deviations.
 #
-# Two cores need less than three minutes; on a GPU it was not measured yet.
+# Two cores need a little more than three minutes; on a GPU it was not measured yet.
 
 # %% tags=["setup", "nbval-ignore-output"]
 import importlib.util
@@ -39,11 +39,10 @@ from statistics import fmean, median, stdev
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from scipy import stats
 from skimage.measure import regionprops
 
-from course_lib import data, measure, presets, results, show
+from course_lib import data, measure, presets, results, show, views, widgets
 from course_lib.checks import check_deepest, check_paired_interval
 from course_lib.compare import interval_from_table
 from course_lib.grid import NestedUNet
@@ -150,6 +149,22 @@ for kind in kinds:
 assert middle["large-blurred"] > 2 * middle["small-sharp"]
 
 # %% [markdown]
+# How much of such an image does a net see? The next cell has controls where a kernel runs: move the point, change the
+# depth, choose a node. The figure after it says the same in print, for the last node and three depths.
+
+# %%
+image = splits["large-blurred"].val.images[0]
+widgets.receptive_field_explorer(image)
+
+# %%
+view = views.depths_view(image)
+show.display(view.figure, alt=view.alt)
+print(view.text)
+
+# %% [markdown]
+# In the stored run depth 1 sees one large nucleus and little around it, depth 2 most of the image, and depth 3 all of
+# it. Near the border a frame is cut off, because there is nothing more to see.
+#
 # **Predict first.** For each kind: which depth will score best? What does a net lose that is too shallow, and what one
 # that is too deep? Write it down before you go on.
 #
@@ -158,7 +173,7 @@ assert middle["large-blurred"] > 2 * middle["small-sharp"]
 # Train the same net with another seed, and the score changes. A difference between two depths means something only
 # beside that. Three decisions make it readable.
 #
-# 1. **Pairs.** Both nets of a pair share images, order and changes of a seed. What they share cancels in the difference.
+# 1. **Pairs.** Both nets of a pair share the images, their order and their augmentation. What they share cancels in the difference.
 # 2. **Mean and spread** of the $n$ differences $d$: the mean $\bar d$, and the standard deviation $s$.
 # 3. **Interval.** $\bar d \pm t\,s/\sqrt{n}$, with Student's $t$ for $n - 1$ degrees of freedom. Of such intervals, 95 in
 #    100 hold the true difference.
@@ -167,9 +182,8 @@ assert middle["large-blurred"] > 2 * middle["small-sharp"]
 
 # %% tags=["nbval-check-output"]
 for n in (2, 3, 5, 10, 30):
-    print(
-        f"{n:2} runs: t = {stats.t.ppf(0.975, n - 1):.2f}, t / sqrt(n) = {stats.t.ppf(0.975, n - 1) / n**0.5:.2f}"
-    )
+    t = stats.t.ppf(0.975, n - 1)
+    print(f"{n:2} runs: t = {t:.2f}, t / sqrt(n) = {t / n**0.5:.2f}")
 
 # %% [markdown]
 # From two runs to five the interval shrinks sevenfold, from five to thirty by another three. That is why this course asks
@@ -246,13 +260,12 @@ for kind, found in runs.items():
     print(f"{kind:13} {line}")
 
 # %%
-figure = Figure(figsize=(6.4, 3.4), layout="constrained")
-for axis, (kind, found) in zip(figure.subplots(1, len(runs)), runs.items()):
+figure, axes = show.canvas(len(runs), height=3.4)
+for axis, (kind, found) in zip(axes, runs.items()):
     levels = np.array([found[f"L{depth}"] for depth in (1, 2, 3, 4)])
     axis.plot((1, 2, 3, 4), levels, color=show.GREY, marker="o", markersize=3, linewidth=0.7)
     axis.plot((1, 2, 3, 4), levels.mean(1), color=show.BLUE, marker="s")
     axis.set(title=kind, xlabel="depth", xticks=(1, 2, 3, 4))
-    axis.spines[["top", "right"]].set_visible(False)
 figure.axes[0].set_ylabel("pooled IoU, test part")
 show.display(
     figure,
@@ -334,7 +347,7 @@ results.record(**{f"best_{kind.replace('-', '_')}": name for kind, name in best.
 #
 # - A halving doubles the view, costs little work and many weights. It pays where objects are larger than the view, and
 #   hardly where they are not.
-# - A difference needs pairs, several seeds and an interval. Two seeds say nothing; five say something.
+# - A difference needs pairs, several seeds and an interval. Two seeds show only what is huge; five show more.
 # - The best depth depends on the images. The papers' own numbers say the same.
 #
 # ## One honest limit

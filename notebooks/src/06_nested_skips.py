@@ -39,7 +39,7 @@ import copy
 import torch
 from torch import nn
 
-from course_lib import data, measure, presets, results, show
+from course_lib import data, measure, presets, results, show, views, widgets
 from course_lib.checks import check_nested_unet, check_skips
 from course_lib.compare import paired_interval
 from course_lib.grid import SKIPS, NestedUNet, VGGBlock
@@ -205,6 +205,30 @@ assert rows[1]["parameters"] == rows[2]["parameters"] < nested["parameters"]
 # 1.17 and 2.47. A fair comparison with U-Net has to pay for both. A U-Net widened to the same weights (width 34) does
 # less than half of the work; one of the same work (width 50) has twice the weights. Lesson 10 trains them both.
 #
+# Where a kernel runs, the next cell has controls. Change the wiring, the depth and the width, cut the net, and point at
+# a node for its inputs and its bill. The figure after it holds the four wirings beside each other.
+#
+# **Predict first.** At depth 4, which node of UNet++ has the most parameters? Which one does the most work?
+
+# %%
+widgets.grid_explorer()
+
+# %%
+view = views.four_wirings()
+show.display(view.figure, alt=view.alt)
+
+# %% tags=["nbval-check-output"]
+bill = measure.node_costs(NestedUNet())
+for key in ("parameters", "macs"):
+    i, j = max(bill, key=lambda node: bill[node][key])
+    total = sum(costs[key] for costs in bill.values())
+    print(f"most {key}: x{i},{j} with {bill[i, j][key]:,}, {bill[i, j][key] / total:.0%}")
+print(f"x4,0 does {bill[4, 0]['macs'] / total:.1%} of the work")
+
+# %% [markdown]
+# The lowest node holds more than a third of all weights and does little with them. The last node of the top row holds
+# few, and applies them to every pixel: it reads four skips, and works at full size.
+#
 # ## Which node depends on which?
 #
 # The figure says what we meant to build. Whether the code does it can be tested from outside, without reading it: add
@@ -288,18 +312,16 @@ for wiring in ("unet-e", "unet+", "unet++"):
     print(f"{wiring:7} {len(silent)} of 15 nodes without gradient: {' '.join(silent)}".rstrip(" :"))
 
 # %%
-for wiring in ("unet-e", "unet++"):
+readings = {
+    "unet-e": "the six inner nodes are dashed, exactly zero.",
+    "unet++": "every node has some, the two ends of the top row most.",
+}
+for wiring, reading in readings.items():
     scaled = {node: 1000 * size for node, size in gradients[wiring].items()}
-    figure = show.grid(
-        tiny(wiring),
-        title=f"{wiring}, one loss at the last head",
-        values=scaled,
-        label="gradient, 1e-3",
-    )
-    show.display(
-        figure,
-        alt=f"Gradient reaching each node of {wiring}. In U-Net^e the six inner nodes are dashed: exactly zero.",
-    )
+    name = show.NAMES[wiring]
+    figure = show.grid(tiny(wiring), title=f"{name}, one loss at the last head",
+                       values=scaled, label="gradient, 1e-3")  # fmt: skip
+    show.display(figure, alt=f"Gradient reaching each node of {name}: {reading}")
 
 # %% [markdown]
 # In U-Net^e six nodes, three whole decoders, get nothing. UNet+ and UNet++ have an arrow from every node towards the last head,
@@ -340,7 +362,8 @@ scores = {}
 for row in stored["rows"]:
     supervised = " + all heads" if row["deep_supervision"] else ""
     scores.setdefault(row["wiring"] + supervised, []).append(row["iou_pooled"])
-print(stored["about"], "Pooled IoU,", stored["measured"]["device"], stored["measured"]["date"])
+print(stored["about"])
+print("Pooled IoU,", stored["measured"]["device"], stored["measured"]["date"])
 for name, values in scores.items():
     difference = "" if name == "unet" else f"  minus unet {paired_interval(values, scores['unet'])}"
     print(f"{name:19} {sum(values) / len(values):.3f}{difference}")

@@ -13,7 +13,7 @@
 # - read a gradient map before and after,
 # - make one mask of four heads, or choose one head, and judge with several seeds whether it helped.
 #
-# Two cores need less than three minutes; on a GPU it was not measured yet.
+# Two cores need a little more than two minutes; on a GPU it was not measured yet.
 
 # %% tags=["setup", "nbval-ignore-output"]
 import importlib.util
@@ -36,7 +36,7 @@ if importlib.util.find_spec("course_lib") is None:
 # %%
 import torch
 
-from course_lib import data, measure, presets, results, show
+from course_lib import data, measure, presets, results, show, widgets
 from course_lib.checks import check_accurate_mode, check_deep_supervision_loss
 from course_lib.compare import interval_from_table, paired_interval
 from course_lib.grid import NestedUNet
@@ -145,6 +145,13 @@ assert all(maps["four heads"].values()) and (4, 0) in less
 # deepest part, which only the last head reaches, gets less than before. Whether that matters for an optimiser that
 # scales its own steps (AdamW) is not decided by this picture.
 #
+# Where a kernel runs, the next cell draws this map for every wiring and five losses. Try the plain U-Net with a loss on
+# every head: it is refused, for a reason. The two figures above are two of its states.
+
+# %%
+widgets.gradient_explorer(images[:4], masks[:4], seed=SEED)
+
+# %% [markdown]
 # ## What does published code train?
 #
 # The released PyTorch code of UNet++ (as of July 2025) has the loop over the heads commented out. One line is left:
@@ -290,7 +297,8 @@ stored = results.load_results("supervision")
 real = {(row["wiring"], row["deep_supervision"]): [] for row in stored["rows"]}
 for row in stored["rows"]:
     real[row["wiring"], row["deep_supervision"]].append(row["iou_pooled"])
-print(stored["about"], "Pooled IoU,", stored["measured"]["device"], stored["measured"]["date"])
+print(stored["about"])
+print("Pooled IoU,", stored["measured"]["device"], stored["measured"]["date"])
 gains = {}
 for wiring in ("unet+", "unet++"):
     gains[wiring] = paired_interval(real[wiring, True], real[wiring, False])

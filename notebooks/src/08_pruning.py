@@ -13,7 +13,7 @@
 # - say what cutting saves: weights, work, time and memory are four different numbers,
 # - choose the level on validation data, and compare it with a small net trained alone.
 #
-# Two cores need less than three minutes; on a GPU it was not measured yet.
+# Two cores need a little more than two minutes; on a GPU it was not measured yet.
 
 # %% tags=["setup", "nbval-ignore-output"]
 import importlib.util
@@ -37,9 +37,8 @@ if importlib.util.find_spec("course_lib") is None:
 from statistics import fmean
 
 import torch
-from matplotlib.figure import Figure
 
-from course_lib import data, measure, presets, results, show
+from course_lib import data, measure, presets, results, show, views, widgets
 from course_lib.checks import check_choose_level, check_prune, expect
 from course_lib.compare import paired_interval
 from course_lib.grid import NestedUNet
@@ -287,12 +286,11 @@ bills = {
 }
 
 # %% tags=["timing"]
-figure = Figure(figsize=(6.4, 3.2), layout="constrained")
-left, right = figure.subplots(1, 2)
+figure, (left, right) = show.canvas(2)
 for (name, values), (colour, dash) in zip(bills.items(), show.LINES):
     left.plot((1, 2, 3, 4), values, "o", color=colour, linestyle=dash, label=name)
 left.set(xlabel="level", ylabel="% of level 4", xticks=(1, 2, 3, 4), ylim=(0, 105))
-left.legend(frameon=False, fontsize=8)
+left.legend(frameon=False, fontsize=9)
 for values in zip(*embedded.values()):
     right.plot((1, 2, 3, 4), values, "o-", color=show.GREY, markersize=3, linewidth=0.8)
 right.plot((1, 2, 3, 4), [fmean(embedded[n]) for n in (1, 2, 3, 4)], "s-", color=show.BLUE)
@@ -305,6 +303,21 @@ show.display(figure, alt="Left: weights, multiplications, time and feature maps 
 # 0.016. The weights fall fastest, the feature maps slowest.
 #
 # ## Which level?
+#
+# Look before you choose. Where a kernel runs, the next cell shows the mistakes of every level at any threshold, and the
+# milliseconds of the net cut to it. The figure after it is one image of it in print.
+
+# %% tags=["timing"]
+widgets.prediction_explorer(whole[SEED], val.images[:12], masks=val.masks[:12])
+
+# %%
+view = views.Predictions(whole[SEED], val.images[:12], val.masks[:12]).heads_and_thresholds(1)
+show.display(view.figure, alt=view.alt)
+print(view.text)
+
+# %% [markdown]
+# A low threshold invents, a high one misses, and that holds for every level. What a picture cannot say is which level
+# to choose.
 #
 # Not the one that looks best on the test part: a choice is a kind of training, and what was used to choose cannot
 # judge any more. The validation part decides; the test part is scored once, with the level that was chosen.
@@ -359,8 +372,8 @@ results.record(
 #
 # ## One honest limit
 #
-# Times are those of one processor and one image size, in plain fp32. Lesson 09 measures again with everything that makes
-# a net fast, and small nets gain most from it.
+# Times are those of one processor and one image size, in plain fp32; on a GPU they were not measured yet. Scores are
+# those of narrow nets.
 #
 # ## The next question
 #
