@@ -22,7 +22,7 @@ from course_lib.views.losses import LOSSES, RADIUS, SIDE
 from course_lib.views.view import Spot, View
 
 WIRINGS = [(NAMES[wiring], wiring) for wiring in SKIPS]
-WIDE = {"description_width": "11em"}
+ROOM = {"style": {"description_width": "12em"}, "layout": {"width": "34em", "max_width": "100%"}}
 
 
 def grid_explorer(wiring: str = "unet++", depth: int = 4) -> interactive:
@@ -37,7 +37,7 @@ def grid_explorer(wiring: str = "unet++", depth: int = 4) -> interactive:
         wiring=_choice("wiring", WIRINGS, wiring),
         depth=_whole("depth", 1, 4, depth),
         width=_choice("channels of row 0", [8, 16, 32, 64], 32),
-        deep_supervision=Checkbox(description="deep supervision", value=True, style=WIDE),
+        deep_supervision=Checkbox(description="deep supervision", value=True, **ROOM),
         level=_choice("pruned to level", [("not pruned", 0), ("1", 1), ("2", 2), ("3", 3)], 0),
         node=_choice("node", _nodes(4), (0, 1)),
         number=_choice("number at a node", list(NUMBERS), "MACs"),
@@ -54,7 +54,7 @@ def prediction_explorer(net: NestedUNet, images: Tensor, *, masks: Tensor) -> in
     return _explorer(
         found.view,
         image=_whole("image", 0, len(images) - 1, 0),
-        threshold=FloatSlider(description="threshold", min=0, max=1, step=0.05, value=0.5, style=WIDE),
+        threshold=FloatSlider(description="threshold", min=0, max=1, step=0.05, value=0.5, **ROOM),
         head=_choice("head", list(found.heads), next(iter(found.heads))),
     )
 
@@ -62,10 +62,14 @@ def prediction_explorer(net: NestedUNet, images: Tensor, *, masks: Tensor) -> in
 def feature_explorer(net: NestedUNet, image: Tensor) -> interactive:
     """The feature maps of one image (C, H, W): all nodes with one channel each, or one node with many channels."""
     found = views.Features(net, image)
-    nodes = [("all", None)] + [(f"x{i},{j}", (i, j)) for i, j in net.nodes]
+
+    def view(node: Node | str, channel: int) -> View:  # a list of choices shows nothing for the choice None
+        return found.view(None if node == "all" else node, channel)
+
+    nodes = [("all", "all")] + [(f"x{i},{j}", (i, j)) for i, j in net.nodes]
     return _explorer(
-        found.view,
-        node=_choice("node", nodes, None),
+        view,
+        node=_choice("node", nodes, "all"),
         channel=_whole("channel (0: the mean)", 0, net.config["widths"][0], 0),
     )
 
@@ -83,7 +87,7 @@ def gradient_explorer(images: Tensor, masks: Tensor, *, seed: int = 0) -> intera
     return _explorer(
         view,
         wiring=_choice("wiring", WIRINGS, "unet-e"),
-        every_head=Checkbox(description="a loss on every head", value=False, style=WIDE),
+        every_head=Checkbox(description="a loss on every head", value=False, **ROOM),
         loss=_choice("loss", list(LOSSES), "BCE/2 + Dice"),
     )
 
@@ -92,9 +96,9 @@ def loss_playground() -> interactive:
     """Move, grow and blur a predicted disk against a true one, and watch the losses and their gradients."""
     return _explorer(
         views.loss_view,
-        shift=FloatSlider(description="shift, pixels", min=-SIDE / 2, max=SIDE / 2, step=1, value=6, style=WIDE),
-        radius=FloatSlider(description="radius, pixels", min=2, max=SIDE / 2, step=1, value=RADIUS, style=WIDE),
-        blur=FloatSlider(description="blur, pixels", min=0.25, max=6, step=0.25, value=1, style=WIDE),
+        shift=FloatSlider(description="shift, pixels", min=-SIDE / 2, max=SIDE / 2, step=1, value=6, **ROOM),
+        radius=FloatSlider(description="radius, pixels", min=2, max=SIDE / 2, step=1, value=RADIUS, **ROOM),
+        blur=FloatSlider(description="blur, pixels", min=0.25, max=6, step=0.25, value=1, **ROOM),
         loss=_choice("gradient of", list(LOSSES), "Dice"),
     )
 
@@ -123,8 +127,8 @@ def as_html(view: View) -> str:
     data = base64.b64encode(png.getvalue()).decode()
     picture = f'<img alt="{escape(view.alt)}" style="max-width:100%" src="data:image/png;base64,{data}">'
     spots = "".join(_spot(spot) for spot in view.spots)
-    frame = f'<div style="position:relative;display:inline-block;max-width:100%">{picture}{spots}</div>'
-    return f'{frame}<pre style="white-space:pre-wrap">{escape(view.text)}</pre>'
+    frame = f'<div style="position:relative;display:inline-block;max-width:100%;line-height:0">{picture}{spots}</div>'
+    return f'{frame}<pre style="white-space:pre-wrap;margin:0.3em 0">{escape(view.text)}</pre>'
 
 
 def _spot(spot: Spot) -> str:
@@ -151,11 +155,11 @@ def _explorer(view: Callable[..., View], **controls) -> interactive:
 
 
 def _choice(description: str, options: Sequence, value: object) -> Dropdown:
-    return Dropdown(description=description, options=options, value=value, style=WIDE)
+    return Dropdown(description=description, options=options, value=value, **ROOM)
 
 
 def _whole(description: str, low: int, high: int, value: int) -> IntSlider:
-    return IntSlider(description=description, min=low, max=high, value=value, style=WIDE)
+    return IntSlider(description=description, min=low, max=high, value=value, **ROOM)
 
 
 def _nodes(depth: int) -> list[tuple[str, Node]]:

@@ -18,6 +18,7 @@ html_favicon = "icon.svg"
 html_context = {"default_mode": "auto"}
 html_static_path = ["_static"]
 html_css_files = ["course.css"]
+html_js_files = [("course.js", {"defer": "defer"})]  # runs after MathJax, which is deferred too
 html_extra_path = ["extra"]
 html_show_sourcelink = False
 html_copy_source = False

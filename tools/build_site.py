@@ -112,7 +112,11 @@ def sources(root: Path, out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(root / "docs", out)
     vendor(root / "build" / "vendor", json.loads((root / "docs" / "vendor.json").read_text(encoding="utf-8")))
-    shutil.copytree(root / "build" / "vendor", out / "_static" / "vendor")
+    shutil.copytree(root / "build" / "vendor", out / "_static" / "vendor", ignore=shutil.ignore_patterns("*.woff2"))
+    fonts = out / "extra" / "notebooks" / "@jupyter-widgets" / "html-manager" / "dist"  # where embed-amd.js looks
+    fonts.mkdir(parents=True)
+    for font in (root / "build" / "vendor").glob("*.woff2"):
+        shutil.copy(font, fonts)
     exercises = out / "extra" / "notebooks" / "exercises"
     shutil.copytree(root / "notebooks" / "exercises", exercises, ignore=shutil.ignore_patterns(".*"))
     names = sorted(path.stem for path in (root / "notebooks").glob("[0-9][0-9]_*.ipynb"))

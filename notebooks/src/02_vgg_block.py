@@ -550,7 +550,7 @@ axis.imshow(ring[0, 0], cmap="gray_r")
 for (name, (r, c)), (colour, dash) in zip(places.items(), show.LINES):
     square = (c - reach - 0.5, r - reach - 0.5), 2 * reach + 1, 2 * reach + 1
     axis.add_patch(Rectangle(*square, fill=False, color=colour, linestyle=dash, label=name))
-axis.set(xticks=[], yticks=[])
+axis.axis("off")
 figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
 show.display(
     figure, alt="A dark ring. One square fits inside it, one lies outside: both are empty."

@@ -433,7 +433,7 @@ dots = {
     title: {f"depth {d}": [scores[d, seed][key] for seed in seeds] for d in range(deepest + 1)}
     for title, key in (("IoU, pooled", "IoU"), ("boundary IoU", "boundary"))
 }
-figure = show.points(dots, label="score, validation")
+figure = show.points(dots, label="score, validation", zero=False)
 figure.axes[0].axhline(otsu["IoU"], color=show.BLUE, linestyle="dotted")
 figure.axes[0].axhline(otsu["boundary"], color=show.RED, linestyle="dotted")
 show.display(figure, alt="IoU and boundary IoU by depth, a dot a seed; dotted lines are Otsu's.")
@@ -534,7 +534,7 @@ show.display(
 
 # %% [markdown]
 # In the stored run depth 3 fills the gaps between neighbours, cuts off what sticks out and misses some nuclei as a
-# whole. Depth 1 follows the outlines closely, but takes a dark strip at the lower edge of the third image for nuclei,
+# whole. Depth 1 follows the outlines closely, but takes a strip at the lower edge of the first image for nuclei,
 # which the deep net does not.
 
 # %% [markdown]

@@ -149,7 +149,7 @@ assert all(maps["four heads"].values()) and (4, 0) in less
 # every head: it is refused, for a reason. The two figures above are two of its states.
 
 # %%
-widgets.gradient_explorer(images[:4], masks[:4], seed=SEED)
+widgets.gradient_explorer(images, masks, seed=SEED)
 
 # %% [markdown]
 # ## What does published code train?

@@ -106,6 +106,10 @@ def watched(chromium):
     """A function that opens a page of a given size; at the end, what the pages complained about fails the test."""
     contexts, complaints = [], []
 
+    def lost(request) -> None:
+        if "ERR_ABORTED" not in request.failure:  # the page was left before it had all it asked for
+            complaints.append(f"failed: {request.url} {request.failure}")
+
     def open_page(width: int = 1280, height: int = 900):
         context = chromium.new_context(viewport={"width": width, "height": height})
         contexts.append(context)
@@ -113,7 +117,7 @@ def watched(chromium):
         page.route(BADGE, lambda route: route.fulfill(body="<svg/>", content_type="image/svg+xml"))
         page.on("console", lambda line: line.type == "error" and complaints.append(f"console: {line.text}"))
         page.on("pageerror", lambda error: complaints.append(f"page: {error}"))
-        page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url} {request.failure}"))
+        page.on("requestfailed", lost)
         page.on("response", lambda answer: answer.status >= 400 and complaints.append(f"{answer.status}: {answer.url}"))
         page.set_default_timeout(60_000)
         return page

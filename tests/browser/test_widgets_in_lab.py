@@ -85,12 +85,13 @@ def by_keyboard(page, explorer) -> None:
 
 
 def by_mouse(page, explorer) -> None:
-    """The last slider by a click a fifth along its bar, or the last checkbox."""
+    """The last slider by a click in the other half of its bar, or the last checkbox."""
     before = picture(explorer)
     slider = explorer.locator(".noUi-base")
     if slider.count():
-        box = slider.last.bounding_box()
-        page.mouse.click(box["x"] + 0.2 * box["width"], box["y"] + box["height"] / 2)
+        box, handle = slider.last.bounding_box(), slider.last.locator(".noUi-handle").bounding_box()
+        share = 0.2 if handle["x"] + handle["width"] / 2 > box["x"] + box["width"] / 2 - 1 else 0.8
+        page.mouse.click(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
     else:
         explorer.get_by_role("checkbox").last.click()
     changed(page, explorer, before)
