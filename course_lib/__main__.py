@@ -155,7 +155,7 @@ def predict_files(options: argparse.Namespace) -> None:
 
 def experiment(options: argparse.Namespace) -> None:
     """Measure one of the tables in data/results again."""
-    print(experiments.run(options.name))
+    print(experiments.run(options.name, options.workers))
 
 
 def _predict_one(net: NestedUNet, image: np.ndarray, size: int | None, options: argparse.Namespace) -> np.ndarray:
@@ -262,6 +262,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("experiment", experiment)
     sub.add_argument("name", choices=list(experiments.EXPERIMENTS))
+    sub.add_argument("--workers", type=int, default=1, help="runs at a time, each on one thread (default: 1)")
     return parser
 
 

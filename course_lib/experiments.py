@@ -6,9 +6,11 @@ a line a run, and the same command goes on behind it.
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,12 @@ from tqdm.auto import tqdm
 
 from course_lib import results
 from course_lib.baseline import otsu_masks
-from course_lib.data import Splits, load
+from course_lib.data import Split, Splits, load
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
-from course_lib.measure import macs, parameters
-from course_lib.metrics import scores
+from course_lib.measure import macs, matched_widths, parameters
+from course_lib.metrics import count, iou, scores
+from course_lib.predict import Head, probabilities
 from course_lib.setting import Setting
 from course_lib.train import evaluate, fit
 
@@ -92,6 +95,40 @@ def measure_heads(wiring: str, deep_supervision: bool, depth: int, seed: int) ->
     return row
 
 
+VERDICT = {
+    "unet": {"wiring": "unet"},
+    "unet, parameters of unet++": {"wiring": "unet", "like": parameters},
+    "unet, work of unet++": {"wiring": "unet", "like": macs},
+    "unet-e, all heads": {"wiring": "unet-e", "deep_supervision": True},
+    "unet+": {"wiring": "unet+"},
+    "unet++": {"wiring": "unet++"},
+    "unet++, all heads": {"wiring": "unet++", "deep_supervision": True},
+}
+
+
+def measure_verdict(net: str, seed: int) -> Row:
+    """Beside the scores the IoU of every test image, for the net and for each of its pruned levels."""
+    options = dict(VERDICT[net])
+    like, widths = options.pop("like", None), SMALL
+    if like is not None:
+        with torch.device("meta"):
+            wanted = like(NestedUNet(widths=SMALL, wiring="unet++"))
+        widths = matched_widths(wanted, like, widths=SMALL)
+    splits = load("bbbc038", 64, progress=False)
+    model = fresh(seed, widths=widths, **options)
+    row = train_and_score(model, splits, epochs=15, seed=seed) | {"widths": list(widths)}
+    row["iou_of_images"] = iou_of_images(model, splits.test, "mean")
+    for level in list(model.heads.values())[:-1]:
+        row[f"iou_of_images_L{level}"] = iou_of_images(model, splits.test, level)
+    return row
+
+
+def iou_of_images(net: NestedUNet, part: Split, head: Head) -> list[float]:
+    """The IoU of every image, four digits."""
+    found = probabilities(net, part.images, head=head, setting=Setting.fast()) > 0.5
+    return [round(value, 4) for value in iou(count(found, part.masks)).tolist()]
+
+
 FIVE = range(5)
 EXPERIMENTS = {
     "first_real": Experiment(
@@ -135,28 +172,72 @@ EXPERIMENTS = {
         [{"wiring": "unet++", "deep_supervision": True, "depth": d, "seed": s} for s, d in product(FIVE, [1, 2, 3])],
         measure_heads,
     ),
+    "verdict": Experiment(
+        "U-Net, U-Nets as large and as costly as UNet++, and the nested wirings on real nuclei: widths 8..128 where "
+        "not matched, 15 epochs at 64x64, test part.",
+        [{"net": n, "seed": s} for s, n in product(FIVE, VERDICT)],
+        measure_verdict,
+    ),
 }
 
 
-def run(name: str) -> Path:
+def run(name: str, workers: int = 1) -> Path:
     """Run one experiment and write data/results/NAME.json. Returns the path.
+
+    With several `workers` that many runs go on at a time, each in a process of its own on one thread.
 
     Raises:
         UserError: the folder for unfinished runs cannot be written, or what `measure` raises.
     """
     experiment, unfinished = EXPERIMENTS[name], RUNS / f"{name}.jsonl"
+    if workers > 1:
+        torch.set_num_threads(1)  # as in the workers, and so it is noted
     done = read_lines(unfinished) or [results.machine()]
     measured, rows = done[0], done[1:]
     if not rows:
         append_line(unfinished, measured)
-    todo = experiment.runs[len(rows) :]
-    for values in tqdm(todo, desc=name, unit="run", initial=len(rows), total=len(experiment.runs)):
-        rows.append(values | experiment.measure(**values))
-        append_line(unfinished, rows[-1])
+    todo = [values for values in experiment.runs if not any(values.items() <= row.items() for row in rows)]
+    print(expected(name, len(todo), workers), flush=True)
+    for row in tqdm(
+        _measured(name, todo, workers), desc=name, unit="run", initial=len(rows), total=len(experiment.runs)
+    ):
+        rows.append(row)
+        append_line(unfinished, row)
+    order = [next(row for row in rows if values.items() <= row.items()) for values in experiment.runs]
     command = f"python -m course_lib experiment {name}"
-    path = results.store(name, rows, about=experiment.about, command=command, measured=measured)
+    path = results.store(name, order, about=experiment.about, command=command, measured=measured)
     unfinished.unlink()  # the next call measures anew
     return path
+
+
+def expected(name: str, runs: int, workers: int) -> str:
+    """How long it will take, from the seconds that the stored table took where it was measured."""
+    try:
+        stored = results.load_results(name)
+        seconds = [row["seconds"] for row in stored["rows"] if "seconds" in row]
+        minutes = runs * sum(seconds) / len(seconds) / workers / 60
+    except (UserError, ZeroDivisionError):
+        return f"{name}: {runs} runs; how long they take was not measured yet"
+    return f"{name}: {runs} runs, about {minutes:.0f} minutes on {stored['measured']['device']}"
+
+
+def _measured(name: str, todo: list[Row], workers: int) -> Iterator[Row]:
+    """The rows of the runs in `todo`, as they finish."""
+    if workers == 1:
+        yield from (values | EXPERIMENTS[name].measure(**values) for values in todo)
+        return
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        waiting = [pool.submit(_one, name, values) for values in todo]
+        try:
+            yield from (finished.result() for finished in as_completed(waiting))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _one(name: str, values: Row) -> Row:
+    return values | EXPERIMENTS[name].measure(**values)
 
 
 def read_lines(path: Path) -> list[Row]:

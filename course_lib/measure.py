@@ -4,7 +4,7 @@ import copy
 import statistics
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -72,6 +72,27 @@ def peak_memory(run: Callable[[], object]) -> int:
     with _Allocations() as seen:
         run()
     return seen.peak
+
+
+def matched_widths(
+    wanted: int, cost: Callable[[NestedUNet], int], *, widths: Sequence[int], wiring: str = "unet"
+) -> tuple[int, ...]:
+    """Widths in about the proportions of `widths` at which a net of this wiring costs nearly `wanted`.
+
+    `cost` is `parameters` or `macs`; no weights are made. What a fair baseline needs: a plain net that is as large, or
+    does as much work, as the net that it is compared with.
+    """
+
+    def at(scale: float) -> tuple[int, tuple[int, ...]]:
+        scaled = tuple(max(1, round(scale * width)) for width in widths)
+        with torch.device("meta"):
+            return cost(NestedUNet(widths=scaled, wiring=wiring)), scaled
+
+    low, high = 1 / 64, 64.0
+    for _ in range(40):  # halving the interval: a net never gets cheaper when it gets wider
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if at(middle)[0] < wanted else (low, middle)
+    return min(at(low), at(high), key=lambda found: abs(found[0] - wanted))[1]
 
 
 def receptive_field(net: nn.Module, *, side: int = 256, in_channels: int = 3) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -96,8 +97,9 @@ def machine() -> dict[str, Any]:
 
 
 def as_json(content: Any) -> str:
-    """Indented, so that a diff shows which number changed."""
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    """Indented, so that a diff shows which number changed; a list of numbers stays on one line."""
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    return re.sub(r"\[[\s\d.,eE+-]+\]", lambda numbers: " ".join(numbers[0].split()), text) + "\n"
 
 
 def _cell(row: dict[str, Any], column: str) -> str:

@@ -1,6 +1,7 @@
 """What an experiment leaves behind: its table, with where it was measured, and a line for each finished run."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from course_lib.checkpoint import same_weights
 from course_lib.data import load
 from course_lib.errors import UserError
 from course_lib.experiments import EXPERIMENTS, Experiment, append_line, fresh, read_lines
+from course_lib.grid import NestedUNet
+from course_lib.measure import macs, matched_widths, parameters
 
 
 @pytest.fixture
@@ -126,8 +129,58 @@ def test_each_head_is_scored_under_the_level_it_belongs_to(small):
 
 
 def test_wide_and_shallow_costs_what_deep_costs():
-    from course_lib.grid import NestedUNet
-    from course_lib.measure import macs
-
     wide, deep = (NestedUNet(widths=widths, wiring="unet") for widths in ((15, 30), experiments.SMALL))
     assert abs(macs(wide) / macs(deep) - 1) < 0.05
+
+
+def test_several_workers_measure_the_same_rows_in_the_same_order(folders, monkeypatch):
+    monkeypatch.setattr(experiments, "ProcessPoolExecutor", ThreadPool)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    measured = counting(monkeypatch)
+    content = json.loads(experiments.run("tiny", workers=2).read_text(encoding="utf-8"))
+    assert [row["seed"] for row in content["rows"]] == [1, 2, 3]
+    assert sorted(measured) == [("unet", 1), ("unet", 2), ("unet", 3)]
+
+
+class ThreadPool(ThreadPoolExecutor):
+    """Threads in place of processes, which would not know what a test has replaced."""
+
+    def __init__(self, workers, mp_context, initializer, initargs):
+        super().__init__(workers)
+
+
+def test_finished_runs_are_known_by_what_they_are_and_not_by_their_number(folders, monkeypatch):
+    measured = counting(monkeypatch)
+    path = folders / "runs" / "tiny.jsonl"
+    append_line(path, {"device": "elsewhere"})
+    append_line(path, {"net": "unet", "seed": 2, "iou_pooled": 0.75})  # another worker was faster
+    content = json.loads(experiments.run("tiny").read_text(encoding="utf-8"))
+    assert measured == [("unet", 1), ("unet", 3)]
+    assert [row["iou_pooled"] for row in content["rows"]] == [1 / 8, 0.75, 3 / 8]
+    assert content["measured"] == {"device": "elsewhere"}
+
+
+def test_how_long_it_takes_is_told_before(monkeypatch):
+    rows = [{"seconds": 60.0}, {"seconds": 120.0}]
+    monkeypatch.setattr(results, "load_results", lambda name: {"rows": rows, "measured": {"device": "CPU (x)"}})
+    assert experiments.expected("depth", 40, workers=2) == "depth: 40 runs, about 30 minutes on CPU (x)"
+    monkeypatch.undo()
+    assert experiments.expected("nothing", 3, 1) == "nothing: 3 runs; how long they take was not measured yet"
+
+
+def test_the_verdict_compares_nets_of_equal_cost():
+    wanted = {measure.__name__: measure(NestedUNet(widths=experiments.SMALL)) for measure in (parameters, macs)}
+    for name, options in experiments.VERDICT.items():
+        if like := options.get("like"):
+            widths = matched_widths(wanted[like.__name__], like, widths=experiments.SMALL)
+            assert like(NestedUNet(widths=widths, wiring="unet")) == pytest.approx(wanted[like.__name__], rel=0.01), (
+                name
+            )
+
+
+def test_the_verdict_keeps_every_image_and_every_level(small):
+    row = experiments.measure_verdict("unet++, all heads", seed=0)
+    levels = [key for key in row if key.startswith("iou_of_images")]
+    assert levels == ["iou_of_images", *(f"iou_of_images_L{level}" for level in (1, 2, 3))]
+    assert all(len(row[key]) == row["images"] for key in levels)
+    assert row["iou_of_images"][0] == pytest.approx(row["iou_per_image"], abs=1e-4)

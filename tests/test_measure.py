@@ -302,3 +302,19 @@ def test_node_costs_add_up_to_the_net(wiring):
     assert list(costs) == net.nodes
     assert sum(cost["parameters"] for cost in costs.values()) + 4 + 1 == measure.parameters(net)
     assert sum(cost["macs"] for cost in costs.values()) + 4 * 16 * 24 == measure.macs(net, (16, 24))
+
+
+# Matched widths
+
+
+@pytest.mark.parametrize("cost", [parameters, macs])
+def test_a_net_matches_itself(cost):
+    net = NestedUNet(widths=(6, 12, 24), wiring="unet+")
+    assert measure.matched_widths(cost(net), cost, widths=(6, 12, 24), wiring="unet+") == (6, 12, 24)
+
+
+@pytest.mark.parametrize(("cost", "first"), [(parameters, 35), (macs, 50)])
+def test_the_u_nets_that_cost_what_unetpp_costs(cost, first):
+    widths = measure.matched_widths(cost(NestedUNet()), cost, widths=DEFAULT)
+    assert widths[0] == first
+    assert cost(NestedUNet(widths=widths, wiring="unet")) == pytest.approx(cost(NestedUNet()), rel=0.002)

@@ -102,10 +102,18 @@ def test_a_machine_without_git_has_an_unknown_commit(tmp_path, monkeypatch):
 
 
 def test_json_is_one_value_a_line():
-    assert as_json({"größe": [1, 2]}) == '{\n "größe": [\n  1,\n  2\n ]\n}\n'
+    assert as_json({"größe": {"x": 1}}) == '{\n "größe": {\n  "x": 1\n }\n}\n'
 
 
 # table
+
+
+def test_lists_of_numbers_stay_on_one_line():
+    content = {"a": [0.5, -1, 2e-7], "b": [{"c": 1}], "d": [], "e": ["x", "y"]}
+    text = as_json(content)
+    assert json.loads(text) == content
+    assert '"a": [ 0.5, -1, 2e-07 ]' in text
+    assert len(text.splitlines()) == 13
 
 
 def test_a_table_by_hand():
