@@ -59,13 +59,13 @@ def answers(explorer: interactive, control, repeats: int) -> list[float]:
             control.value = value
         found.append(1000 * (time.perf_counter() - begin))
     control.value = start
-    return found[1:]
+    return found[1:] or found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--preset", default="laptop")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=7, help="2 or more")
     parser.add_argument("--json", type=Path, help="write the rows here too")
     args = parser.parse_args()
     rows = []

@@ -262,7 +262,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("experiment", experiment)
     sub.add_argument("name", choices=list(experiments.EXPERIMENTS))
-    sub.add_argument("--workers", type=int, default=1, help="runs at a time, each on one thread (default: 1)")
+    sub.add_argument("--workers", type=_positive, default=1, help="runs at a time, each on one thread (default: 1)")
     return parser
 
 

@@ -57,7 +57,8 @@ def bootstrap(a: np.ndarray, b: np.ndarray, *, draws: int = 10_000, seed: int = 
     """Mean of a - b over seeds and images, its 95 % interval, and the p-value of "there is no difference".
 
     Seeds and images are both drawn anew, with replacement: another training, other test images (Efron, 1979). The
-    interval holds the middle 95 % of the means of all draws. p is twice the share of draws on the other side of 0.
+    interval holds the middle 95 % of the means of all draws. p is twice the share of draws on the other side of 0,
+    never below 2 / draws.
     With few seeds the interval is somewhat too narrow: s seeds drawn with replacement vary by (s - 1) / s of what s
     new seeds would.
 
@@ -65,11 +66,13 @@ def bootstrap(a: np.ndarray, b: np.ndarray, *, draws: int = 10_000, seed: int = 
         a, b: the scores of two nets, (seeds, images) each; the same seed and the same image in the same place.
 
     Raises:
-        ValueError: the shapes differ, or there is nothing to draw from.
+        ValueError: the shapes differ, there is nothing to draw from, or a score is not a number.
     """
     if np.shape(a) != np.shape(b) or np.ndim(a) != 2 or 0 in np.shape(a):
         raise ValueError(f"scores of shapes {np.shape(a)} and {np.shape(b)}: give (seeds, images), the same for both")
     differences = np.subtract(a, b, dtype=float)
+    if not np.isfinite(differences).all():
+        raise ValueError("a score is not a number: leave that image out for both nets")
     seeds, images = differences.shape
     generator = np.random.default_rng(seed)
     of_seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), draws) / seeds  # how often each was drawn

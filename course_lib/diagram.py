@@ -61,20 +61,23 @@ def draw(
     values: Mapping[Node, float] | None = None,
     pictures: Mapping[Node, np.ndarray] | None = None,
     chosen: Node | None = None,
-    size: float = 27,
+    small: bool = False,
     pitch: float = PITCH,
 ) -> None:
-    """Draw the net into `axis`; arguments as `grid`. `size` is a node's diameter in points; small ones have no name.
+    """Draw the net into `axis`; arguments as `grid`. `small` nodes have no name.
 
     `pitch` is the inches from node to node, by which arrows find the rims of pictures.
     """
+    size = 11 if small else 27  # points
     reach = 14 / 27 * size if pictures is None else 72 * SIDE * pitch + 1
     for start, end, colour in arrows(net):
         (i, k), (row, j) = start, end
         bend = -0.18 - 0.05 * (j - k) if row == i and j - k > 1 else 0
         pale = chosen is not None and end != chosen
         to_corner = pictures is not None and i != row and k != j  # a square reaches further along its diagonal
-        _arrow(axis, start, end, colour, alpha=0.2 if pale else 1, bend=bend, reach=1.4 * reach if to_corner else reach)
+        _arrow(
+            axis, (start, end), colour, alpha=0.2 if pale else 1, bend=bend, reach=1.4 * reach if to_corner else reach
+        )
     shades = {} if values is None else _shades(values)
     headed = {(0, j) for j in net.heads.values()} if values is None else set()
     for node in net.nodes:
@@ -83,7 +86,7 @@ def draw(
             _picture(axis, node, pictures[node], GREEN if node in headed else BLACK)
         else:
             _circle(axis, node, face, size, dashed=values is not None and values.get(node) == 0)
-            if size > 20:
+            if not small:
                 i, j = node
                 axis.text(*place(node), f"$x^{{{i},{j}}}$", ha="center", va="center", fontsize=11,
                           color=WHITE if dark else BLACK, zorder=5)  # fmt: skip
@@ -128,11 +131,10 @@ def place(node: Node) -> tuple[int, int]:
     return j, -i
 
 
-def _arrow(axis: Axes, start: Node, end: Node, colour: str, **style: float) -> None:
-    shape = f"arc3,rad={style['bend']}"
+def _arrow(axis: Axes, ends: tuple[Node, Node], colour: str, *, alpha: float, bend: float, reach: float) -> None:
     arrow = FancyArrowPatch(
-        place(start), place(end), arrowstyle="-|>", mutation_scale=9, linewidth=1.1, color=colour, alpha=style["alpha"],
-        shrinkA=style["reach"], shrinkB=style["reach"], connectionstyle=shape, zorder=2,
+        place(ends[0]), place(ends[1]), arrowstyle="-|>", mutation_scale=9, linewidth=1.1, color=colour, alpha=alpha,
+        shrinkA=reach, shrinkB=reach, connectionstyle=f"arc3,rad={bend}", zorder=2,
     )  # fmt: skip
     axis.add_patch(arrow)
 

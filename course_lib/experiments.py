@@ -190,12 +190,18 @@ def run(name: str, workers: int = 1) -> Path:
         UserError: the folder for unfinished runs cannot be written, or what `measure` raises.
     """
     experiment, unfinished = EXPERIMENTS[name], RUNS / f"{name}.jsonl"
-    if workers > 1:
-        torch.set_num_threads(1)  # as in the workers, and so it is noted
-    done = read_lines(unfinished) or [results.machine()]
+    here = results.machine() | ({"workers": workers} if workers > 1 else {})
+    done = read_lines(unfinished)
+    if len(done) < 2:  # nothing was measured yet
+        unfinished.unlink(missing_ok=True)
+        append_line(unfinished, here)
+        done = [here]
     measured, rows = done[0], done[1:]
-    if not rows:
-        append_line(unfinished, measured)
+    if changed := [key for key in ("device", "torch") if measured.get(key) != here[key]]:
+        raise UserError(
+            f"{unfinished} was begun with {measured.get(changed[0])} and this is {here[changed[0]]}: go on there, or "
+            f"delete the file and begin anew"
+        )
     todo = [values for values in experiment.runs if not any(values.items() <= row.items() for row in rows)]
     print(expected(name, len(todo), workers), flush=True)
     for row in tqdm(
@@ -204,7 +210,7 @@ def run(name: str, workers: int = 1) -> Path:
         rows.append(row)
         append_line(unfinished, row)
     order = [next(row for row in rows if values.items() <= row.items()) for values in experiment.runs]
-    command = f"python -m course_lib experiment {name}"
+    command = f"python -m course_lib experiment {name}" + (f" --workers {workers}" if workers > 1 else "")
     path = results.store(name, order, about=experiment.about, command=command, measured=measured)
     unfinished.unlink()  # the next call measures anew
     return path
@@ -230,10 +236,21 @@ def _measured(name: str, todo: list[Row], workers: int) -> Iterator[Row]:
         workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
         waiting = [pool.submit(_one, name, values) for values in todo]
+        problem = None
         try:
-            yield from (finished.result() for finished in as_completed(waiting))
+            for finished in as_completed(waiting):
+                if finished.cancelled():
+                    continue
+                if finished.exception() is None:
+                    yield finished.result()
+                elif problem is None:  # what is running is finished and kept, nothing new is begun
+                    problem = finished.exception()
+                    for other in waiting:
+                        other.cancel()
         finally:
             pool.shutdown(cancel_futures=True)
+    if problem is not None:
+        raise problem
 
 
 def _one(name: str, values: Row) -> Row:

@@ -81,6 +81,9 @@ def matched_widths(
 
     `cost` is `parameters` or `macs`; no weights are made. What a fair baseline needs: a plain net that is as large, or
     does as much work, as the net that it is compared with.
+
+    Raises:
+        UserError: nothing comes within a tenth of `wanted`.
     """
 
     def at(scale: float) -> tuple[int, tuple[int, ...]]:
@@ -92,7 +95,10 @@ def matched_widths(
     for _ in range(40):  # halving the interval: a net never gets cheaper when it gets wider
         middle = (low * high) ** 0.5
         low, high = (middle, high) if at(middle)[0] < wanted else (low, middle)
-    return min(at(low), at(high), key=lambda found: abs(found[0] - wanted))[1]
+    nearest, found = min(at(low), at(high), key=lambda found: abs(found[0] - wanted))
+    if abs(nearest / wanted - 1) > 0.1:
+        raise UserError(f"no width of {wiring!r} costs about {wanted:,}: the nearest costs {nearest:,}")
+    return found
 
 
 def receptive_field(net: nn.Module, *, side: int = 256, in_channels: int = 3) -> tuple[int, int]:

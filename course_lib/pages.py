@@ -1,4 +1,4 @@
-"""An executed lesson as one HTML page that needs no network: figures inside, formulas as MathML."""
+"""An executed lesson as one HTML page: figures inside, formulas as MathML. Only widgets ask the network."""
 
 import copy
 import re

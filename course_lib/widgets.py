@@ -37,9 +37,9 @@ def grid_explorer(wiring: str = "unet++", depth: int = 4) -> interactive:
         wiring=_choice("wiring", WIRINGS, wiring),
         depth=_whole("depth", 1, 4, depth),
         width=_choice("channels of row 0", [8, 16, 32, 64], 32),
-        deep_supervision=Checkbox(description="deep supervision", value=True, **ROOM),
+        deep_supervision=Checkbox(description="deep supervision", value=wiring != "unet", **ROOM),
         level=_choice("pruned to level", [("not pruned", 0), ("1", 1), ("2", 2), ("3", 3)], 0),
-        node=_choice("node", _nodes(4), (0, 1)),
+        node=_choice("node", _nodes(4), (0, depth) if wiring == "unet" else (0, 1)),
         number=_choice("number at a node", list(NUMBERS), "MACs"),
     )
 

@@ -96,6 +96,13 @@ def test_the_bootstrap_refuses_what_is_not_paired(a, b):
         bootstrap(np.zeros(a), np.zeros(b))
 
 
+def test_the_bootstrap_refuses_what_is_no_number():
+    scores = np.zeros((2, 3))
+    scores[1, 2] = np.nan
+    with pytest.raises(ValueError, match="not a number"):
+        bootstrap(scores, np.zeros((2, 3)))
+
+
 def test_holm_by_hand():
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])  # 1 x 0.04 may not fall below 2 x 0.03
     assert holm([0.5, 0.9]) == [1, 1]

@@ -2,6 +2,9 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
+from threading import Barrier
+from time import sleep
 
 import pytest
 import torch
@@ -135,7 +138,6 @@ def test_wide_and_shallow_costs_what_deep_costs():
 
 def test_several_workers_measure_the_same_rows_in_the_same_order(folders, monkeypatch):
     monkeypatch.setattr(experiments, "ProcessPoolExecutor", ThreadPool)
-    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     measured = counting(monkeypatch)
     content = json.loads(experiments.run("tiny", workers=2).read_text(encoding="utf-8"))
     assert [row["seed"] for row in content["rows"]] == [1, 2, 3]
@@ -152,12 +154,56 @@ class ThreadPool(ThreadPoolExecutor):
 def test_finished_runs_are_known_by_what_they_are_and_not_by_their_number(folders, monkeypatch):
     measured = counting(monkeypatch)
     path = folders / "runs" / "tiny.jsonl"
-    append_line(path, {"device": "elsewhere"})
+    here = results.machine() | {"commit": "an older one"}
+    append_line(path, here)
     append_line(path, {"net": "unet", "seed": 2, "iou_pooled": 0.75})  # another worker was faster
     content = json.loads(experiments.run("tiny").read_text(encoding="utf-8"))
     assert measured == [("unet", 1), ("unet", 3)]
     assert [row["iou_pooled"] for row in content["rows"]] == [1 / 8, 0.75, 3 / 8]
-    assert content["measured"] == {"device": "elsewhere"}
+    assert content["measured"] == here
+
+
+def test_an_experiment_does_not_go_on_elsewhere(folders, monkeypatch):
+    counting(monkeypatch)
+    path = folders / "runs" / "tiny.jsonl"
+    append_line(path, results.machine() | {"device": "another"})
+    append_line(path, {"net": "unet", "seed": 2, "iou_pooled": 0.75})
+    with pytest.raises(UserError, match=r"was begun with another and this is .*delete the file"):
+        experiments.run("tiny")
+
+
+def test_the_machine_of_a_start_that_measured_nothing_is_forgotten(folders, monkeypatch):
+    counting(monkeypatch)
+    append_line(folders / "runs" / "tiny.jsonl", {"device": "another"})
+    content = json.loads(experiments.run("tiny").read_text(encoding="utf-8"))
+    assert content["measured"]["device"] == results.machine()["device"]
+
+
+def test_what_other_workers_finish_is_kept_when_one_fails(folders, monkeypatch):
+    monkeypatch.setattr(experiments, "ProcessPoolExecutor", ThreadPool)
+    both_began = Barrier(2)
+
+    def measure(net, seed):
+        both_began.wait(10)
+        if seed == 1:
+            raise UserError("broken")
+        sleep(0.2)
+        return {"iou_pooled": 0.5}
+
+    runs = [{"net": "unet", "seed": seed} for seed in (1, 2)]
+    monkeypatch.setitem(EXPERIMENTS, "tiny", Experiment("Halves.", runs, measure))
+    with pytest.raises(UserError, match="broken"):
+        experiments.run("tiny", workers=2)
+    assert [row["seed"] for row in read_lines(folders / "runs" / "tiny.jsonl")[1:]] == [2]
+
+
+def test_workers_are_real_processes_of_one_thread(folders):
+    rows = list(experiments._measured("first_real", [], workers=2))
+    assert rows == []
+    with experiments.ProcessPoolExecutor(
+        1, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 1
 
 
 def test_how_long_it_takes_is_told_before(monkeypatch):

@@ -313,6 +313,11 @@ def test_a_net_matches_itself(cost):
     assert measure.matched_widths(cost(net), cost, widths=(6, 12, 24), wiring="unet+") == (6, 12, 24)
 
 
+def test_a_cost_out_of_reach_is_refused():
+    with pytest.raises(UserError, match="the nearest costs"):
+        measure.matched_widths(10, parameters, widths=(8, 16))
+
+
 @pytest.mark.parametrize(("cost", "first"), [(parameters, 35), (macs, 50)])
 def test_the_u_nets_that_cost_what_unetpp_costs(cost, first):
     widths = measure.matched_widths(cost(NestedUNet()), cost, widths=DEFAULT)

@@ -140,10 +140,37 @@ def test_scripts_are_fetched_once_and_checked(tmp_path, monkeypatch):
         build_site.vendor(tmp_path / "vendor", wanted)
     assert calls == ["a@1.0.0"]
     assert (tmp_path / "vendor" / "a.js").read_bytes() == b"script"
-    (tmp_path / "vendor" / "a.js").unlink()
     with pytest.raises(UserError, match=r"not the package that docs/vendor\.json names"):
         build_site.vendor(tmp_path / "vendor", [wanted[0] | {"integrity": "sha512-else"}])
-    assert not (tmp_path / "vendor" / "a.js").exists()
+    assert (tmp_path / "vendor" / "a.js").read_bytes() == b"script"
+
+
+def test_a_folder_with_other_files_is_not_emptied(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("sphinx")
+    monkeypatch.setattr(build_site, "sources", lambda root, out: None)
+    (tmp_path / "letter.txt").write_text("mine")
+    assert build_site.main(["--out", str(tmp_path)]) == 1
+    assert "holds other files" in capsys.readouterr().err
+    assert (tmp_path / "letter.txt").exists()
+
+
+def test_a_new_version_of_a_script_is_fetched(tmp_path, monkeypatch):
+    integrity = packed(tmp_path, b"new")
+    archive = (tmp_path / "a-1.0.0.tgz").read_bytes()
+    monkeypatch.setattr(build_site.subprocess, "run", lambda command, cwd, **options: (
+        (Path(cwd) / "a-2.0.0.tgz").write_bytes(archive)))  # fmt: skip
+    (tmp_path / "vendor").mkdir()
+    (tmp_path / "vendor" / "a.js").write_bytes(b"old")
+    build_site.vendor(
+        tmp_path / "vendor", [{"package": "a@2", "integrity": integrity, "files": {"package/a.js": "a.js"}}]
+    )
+    assert (tmp_path / "vendor" / "a.js").read_bytes() == b"new"
+
+
+def test_views_of_cells_that_are_gone_are_left_out():
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Why?")])
+    made = build_site.lesson(nb, "00_a", names=[], saved={"state": {}, "views": {"gone": "m"}})
+    assert len(made.cells) == 1
 
 
 def test_without_npm_there_is_one_sentence(tmp_path, monkeypatch):

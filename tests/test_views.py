@@ -56,6 +56,11 @@ def test_the_grid_says_what_the_real_net_costs(wiring, depth, width, supervised)
     assert f"sees {side}x{side} pixels" in view.text
 
 
+def test_several_classes_make_several_heads():
+    net = NestedUNet(3, 20, (8, 16, 32))
+    assert f"{measure.macs(net) / 1e9:.2f} billion" in views.grid_view(net, (0, 2)).text
+
+
 def test_the_published_net_and_its_cut():
     assert "9,163,428 parameters" in views.grid_view(views.design("unet++", 4), (0, 4)).text
     cut = views.design("unet++", 4, level=1)
@@ -119,9 +124,12 @@ def test_predictions_of_a_net_with_one_head(nuclei):
     found = views.Predictions(net, *nuclei)
     assert list(found.heads) == ["the only head"]
     assert net.training
-    assert "head the only head" in found.view(head="the only head").text
-    with pytest.raises(UserError, match="choose 0 to 3"):
-        found.view(4, head="the only head")
+    assert "head the only head" in found.view().text
+    for wrong in (lambda: found.view(4), lambda: found.heads_and_thresholds(4)):
+        with pytest.raises(UserError, match="choose 0 to 3"):
+            wrong()
+    with pytest.raises(UserError, match="choose from the only head"):
+        found.view(head="mean")
     with pytest.raises(UserError, match="one mask for each image"):
         views.Predictions(net, nuclei[0], nuclei[1][:2])
 

@@ -41,7 +41,8 @@ def vendor(folder: Path, wanted: list[dict]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for entry in wanted:
-        if all((folder / name).exists() for name in entry["files"].values()):
+        seal = folder / f"{hashlib.sha256(json.dumps(entry).encode()).hexdigest()[:16]}.whole"  # of this very entry
+        if seal.exists():
             continue
         with tempfile.TemporaryDirectory() as scratch:
             try:
@@ -58,6 +59,7 @@ def vendor(folder: Path, wanted: list[dict]) -> None:
             with tarfile.open(archive) as tar:
                 for inside, name in entry["files"].items():
                     (folder / name).write_bytes(tar.extractfile(inside).read())
+        seal.touch()
 
 
 def lesson(nb: NotebookNode, name: str, *, names: list[str], saved: dict) -> NotebookNode:
@@ -81,7 +83,7 @@ def lesson(nb: NotebookNode, name: str, *, names: list[str], saved: dict) -> Not
     if saved["views"]:
         widget_state.put(nb, saved)
         at = {cell.id: number for number, cell in enumerate(nb.cells)}
-        for number, cell in enumerate(sorted(saved["views"], key=at.get)):
+        for number, cell in enumerate(sorted((cell for cell in saved["views"] if cell in at), key=at.get)):
             note = nbformat.v4.new_markdown_cell(NO_KERNEL, id=f"no-kernel-{number}")
             nb.cells.insert(at[cell] + 1 + number, note)
     return nb
@@ -112,7 +114,9 @@ def sources(root: Path, out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(root / "docs", out)
     vendor(root / "build" / "vendor", json.loads((root / "docs" / "vendor.json").read_text(encoding="utf-8")))
-    shutil.copytree(root / "build" / "vendor", out / "_static" / "vendor", ignore=shutil.ignore_patterns("*.woff2"))
+    shutil.copytree(
+        root / "build" / "vendor", out / "_static" / "vendor", ignore=shutil.ignore_patterns("*.woff2", "*.whole")
+    )
     fonts = out / "extra" / "notebooks" / "@jupyter-widgets" / "html-manager" / "dist"  # where embed-amd.js looks
     fonts.mkdir(parents=True)
     for font in (root / "build" / "vendor").glob("*.woff2"):
@@ -146,6 +150,9 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    if args.out.exists() and any(args.out.iterdir()) and not (args.out / ".buildinfo").exists():
+        print(f"{args.out} holds other files: give an empty folder or a new one with --out", file=sys.stderr)
+        return 1
     shutil.rmtree(args.out, ignore_errors=True)
     strict = ["-W", "--keep-going", "-q", "-j", "auto"]
     status = sphinx.cmd.build.main([*strict, str(root / "build" / "site-source"), str(args.out)])

@@ -6,7 +6,9 @@ Everything in it is computed: the net is trained here, on the built-in images, f
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from course_lib import data, diagram, metrics, show
@@ -41,6 +43,7 @@ def telling(net: NestedUNet, val: data.Split) -> int:
 
 
 def draw(net: NestedUNet, val: data.Split) -> Figure:
+    """An image, what every node makes of it, and above the top row what each head gets wrong."""
     n = telling(net, val)
     image, mask = val.images[n], val.masks[n]
     found = Features(net, image)
@@ -62,13 +65,13 @@ def draw(net: NestedUNet, val: data.Split) -> Figure:
     return figure
 
 
-def strongest(maps):
+def strongest(maps: np.ndarray) -> np.ndarray:
     """The channel that varies most, in 0..1."""
     picture = maps[maps.std(axis=(1, 2)).argmax()]
     return (picture - picture.min()) / max(picture.max() - picture.min(), 1e-6)
 
 
-def place(axis, picture, x: float, y: float, title: str) -> tuple[float, float, float, float]:
+def place(axis: Axes, picture: np.ndarray, x: float, y: float, title: str) -> tuple[float, float, float, float]:
     """Show a picture at (x, y) with its title; returns its box in fractions of the figure."""
     axis.set(xlim=LIMITS[0], ylim=LIMITS[1], aspect="equal")
     axis.imshow(picture, extent=(x - SIDE, x + SIDE, y - SIDE, y + SIDE), zorder=3)
@@ -81,7 +84,8 @@ def place(axis, picture, x: float, y: float, title: str) -> tuple[float, float, 
     return left, low, right - left, top - low
 
 
-def words(axis) -> None:
+def words(axis: Axes) -> None:
+    """The size of each row, and a key of the colours."""
     note = {"fontsize": 10, "color": GREY, "ha": "left", "va": "center"}
     axis.text(3.55, 0, "full size", **note)
     axis.text(2.55, -1, "half", **note)

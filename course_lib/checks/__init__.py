@@ -5,7 +5,7 @@ the mistake. tests/wrong_answers holds answers that each check must refuse, and 
 """
 
 from course_lib.checks.blocks import check_block_parameters, check_receptive_field, check_vgg_block
-from course_lib.checks.compare import check_deepest, check_paired_interval
+from course_lib.checks.compare import check_deepest, check_holm, check_paired_interval, check_resampled_means
 from course_lib.checks.machinery import expect
 from course_lib.checks.masks import check_count_mistakes, check_to_mask
 from course_lib.checks.nested import check_nested_unet, check_skips
@@ -25,12 +25,14 @@ __all__ = [
     "check_deepest",
     "check_dice",
     "check_encoder_decoder",
+    "check_holm",
     "check_iou",
     "check_nested_unet",
     "check_paired_interval",
     "check_pooled_iou",
     "check_prune",
     "check_receptive_field",
+    "check_resampled_means",
     "check_skips",
     "check_to_mask",
     "check_training_step",

@@ -1,4 +1,4 @@
-"""Lesson 05: how often an image can be halved, and how sure a difference is."""
+"""Lessons 05 and 10: how often an image can be halved, how sure a difference is, and how sure many are."""
 
 from collections.abc import Callable, Sequence
 
@@ -83,4 +83,74 @@ def check_paired_interval(fn: Callable[[Sequence[float], Sequence[float]], tuple
     want = stats.ttest_rel(a[:3], b[:3]).confidence_interval(0.95)
     assert np.allclose(again[1:], want, rtol=1e-4), (
         "right for five pairs and wrong for three: let n be the number of pairs, also inside Student's t"
+    )
+
+
+@as_check
+def check_resampled_means(fn: Callable[[np.ndarray, int, np.random.Generator], np.ndarray]) -> None:
+    """`fn(differences, draws, generator) -> means`: of `draws` samples of the images, with replacement."""
+    d = np.random.default_rng(1).normal(0.3, 1.0, 60)
+    found = fn(d.copy(), 4000, np.random.default_rng(2))
+    assert found is not None, "it returns nothing: return the means"
+    found = np.asarray(found, dtype=float)
+    assert found.ndim > 0, "one number came out: return a mean for every draw, not one for all of them"
+    assert found.shape == (4000,), f"4000 draws give 4000 means, and the answer has shape {found.shape}"
+    assert not np.allclose(found, found[0]), (
+        "all means are the same: an image may be drawn twice and another not at all (with replacement)"
+    )
+    middle, spread, want = found.mean(), found.std(), d.std() / len(d) ** 0.5
+    assert not np.isclose(middle, d.sum(), rtol=0.1), "sums came out: take the mean of each draw"
+    assert not np.isclose(middle, 0, atol=4 * want / 4000**0.5), (
+        "the means lie around zero: draw from the differences as they are, without subtracting their mean"
+    )
+    assert not np.isclose(spread, d.std(), rtol=0.15), (
+        "these are single images: draw as many images as there are, and take their mean"
+    )
+    assert spread < 1.25 * want, "the means vary too much: draw as many images as there are, not fewer"
+    assert spread > 0.8 * want, "the means vary too little: draw as many images as there are, not more, and each anew"
+    assert np.isclose(middle, d.mean(), atol=4 * want / 4000**0.5), (
+        f"the means lie around {middle:.3f}, and the mean difference is {d.mean():.3f}: is every image as likely?"
+    )
+    again, other = (np.asarray(fn(d.copy(), 50, np.random.default_rng(s))) for s in (3, 4))
+    assert not np.array_equal(again, other), "another generator gives the same draws: draw with the one you are given"
+    assert np.array_equal(again, np.asarray(fn(d.copy(), 50, np.random.default_rng(3)))), (
+        "the same generator gives other draws: use no random numbers but those of `generator`"
+    )
+
+
+@as_check
+def check_holm(fn: Callable[[Sequence[float]], Sequence[float]]) -> None:
+    """`fn(p_values) -> adjusted`: Holm's correction, in the order of the p-values."""
+    p = [0.04, 0.01, 0.03, 0.6]
+    answer = fn(list(p))
+    assert answer is not None, "it returns nothing: return the adjusted p-values"
+    found = [float(value) for value in answer]
+    assert len(found) == len(p), f"four p-values give four adjusted ones, not {len(found)}"
+    want = [0.09, 0.04, 0.09, 0.6]
+
+    def is_(values: Sequence[float]) -> bool:
+        return bool(np.allclose(found, values, atol=1e-9))
+
+    assert not is_(p), "nothing has changed: the smallest of four is multiplied by 4, the next by 3, and so on"
+    assert not is_([min(1, 4 * value) for value in p]), (
+        "every p-value is multiplied by their number (Bonferroni): Holm multiplies the second smallest by one less"
+    )
+    assert not is_([4 * value for value in p]), "a probability of 2.4: none rises above 1, and Holm's factors fall"
+    assert not is_(sorted(want)), "right, and sorted: give the values back in the order in which they came"
+    assert not is_([0.08, 0.04, 0.09, 0.6]), (
+        "0.03 became 0.09 and 0.04 only 0.08: a larger p-value must not end below a smaller one"
+    )
+    assert not is_([0.12, 0.01, 0.06, 1.0]) and not is_([0.12, 0.01, 0.06, 2.4]), (
+        "the factors rise where they should fall: the smallest p-value gets the largest factor"
+    )
+    assert not is_([0.04 * 4 / 3, 0.04, 0.04 * 4 / 3, 0.6]), (
+        "this bounds the share of false alarms (Benjamini and Hochberg), not the chance of one: Holm's factors fall"
+    )
+    assert is_(want), f"{p} becomes {want}, and {[round(value, 4) for value in found]} came out"
+    capped = [float(value) for value in fn([0.9, 0.8, 0.7])]
+    assert max(capped) <= 1, f"[0.9, 0.8, 0.7] becomes {capped}: a probability is at most 1"
+    assert np.allclose(capped, 1), f"[0.9, 0.8, 0.7] becomes [1, 1, 1], and {capped} came out"
+    three = [float(value) for value in fn([0.01, 0.02, 0.03])]
+    assert np.allclose(three, [0.03, 0.04, 0.04]), (
+        f"[0.01, 0.02, 0.03] becomes [0.03, 0.04, 0.04], and {three} came out"
     )

@@ -23,7 +23,7 @@ def gradient_view(
         UserError: what `NestedUNet` refuses, such as a loss on every head of the plain U-Net.
     """
     with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it was
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not the GPU's, which is not saved
         net = NestedUNet(widths=(4, 5, 6, 7, 8), wiring=wiring, deep_supervision=every_head).train()
         sizes = measure.node_gradients(net, as_input(images), masks.float(), loss=LOSSES[loss])
     silent = [f"x{i},{j}" for (i, j), size in sizes.items() if size == 0]

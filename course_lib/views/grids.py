@@ -40,7 +40,10 @@ def grid_view(net: NestedUNet, node: Node, *, number: str = "MACs") -> View:
     name, depth = NAMES[net.config["wiring"]], net.depth
     figure = diagram.grid(net, title=f"{name}, depth {depth}", values={n: v / unit for n, v in values.items()},
                           label=label, chosen=node)  # fmt: skip
-    macs = sum(fact["macs"] for fact in facts.values()) + len(net.heads) * net.config["widths"][0] * 96 * 96
+    macs = (
+        sum(fact["macs"] for fact in facts.values())
+        + len(net.heads) * net.config["classes"] * net.config["widths"][0] * 96 * 96
+    )
     total = f"{measure.parameters(net):,} parameters, {macs / 1e9:.2f} billion MACs for 96x96 pixels"
     heads = f"heads on columns {', '.join(str(j) for j in net.heads.values())}"
     about = {n: f"{diagram.formula(net, n)}\n{_sentence(fact)}" for n, fact in facts.items()}
@@ -54,7 +57,7 @@ def four_wirings(width: int = 32, depth: int = 4) -> View:
     lines = []
     for axis, wiring in zip(axes, SKIPS, strict=True):
         net = design(wiring, depth, width=width, deep_supervision=False)
-        diagram.draw(axis, net, size=11)
+        diagram.draw(axis, net, small=True)
         cost = f"{measure.parameters(net) / 1e6:.2f} million parameters\n{measure.macs(net) / 1e9:.2f} billion MACs"
         axis.set_title(f"{NAMES[wiring]}\n{cost}", fontsize=10)
         lines.append(f"{NAMES[wiring]}: {len(net.nodes)} nodes, {cost}".replace("\n", ", "))

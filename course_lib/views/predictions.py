@@ -34,14 +34,16 @@ class Predictions:
         one = as_input(images[:1]).to(next(net.parameters()).device)
         self.ms = {name: _milliseconds(net, head, one) for name, head in self.heads.items()}
 
-    def view(self, image: int = 0, threshold: float = 0.5, *, head: str = "mean") -> View:
+    def view(self, image: int = 0, threshold: float = 0.5, *, head: str = "") -> View:
         """One image: the outline, the two kinds of mistakes, and the probability map that was cut at `threshold`.
 
+        `head` is a key of `heads`, "" the first of them.
+
         Raises:
-            UserError: no such image.
+            UserError: no such image or head.
         """
-        if not 0 <= image < len(self.images):
-            raise UserError(f"image {image} is not there: choose 0 to {len(self.images) - 1}")
+        head = head or next(iter(self.heads))
+        self._check(image, head)
         p, true = self.maps[head][image : image + 1], self.masks[image : image + 1]
         mask = p > threshold
         figure, axes = show.canvas(3, height=2.5)
@@ -60,6 +62,7 @@ class Predictions:
 
     def heads_and_thresholds(self, image: int = 0, thresholds: Sequence[float] = (0.1, 0.5, 0.9)) -> View:
         """The mistakes in one image for every head and some thresholds: the prediction explorer in print."""
+        self._check(image)
         figure, axes = show.canvas(len(thresholds), rows=len(self.heads), width=5, height=1.65 * len(self.heads) + 0.1)
         true, panels, lines = self.masks[image : image + 1], iter(axes), []
         for head, maps in self.maps.items():
@@ -74,12 +77,19 @@ class Predictions:
         alt = "Mistakes in one image, a row a head, a column a threshold: a high threshold misses, a low one invents."
         return View(figure, alt, "\n".join(lines))
 
+    def _check(self, image: int, head: str = "") -> None:
+        if not 0 <= image < len(self.images):
+            raise UserError(f"image {image} is not there: choose 0 to {len(self.images) - 1}")
+        if head and head not in self.heads:
+            raise UserError(f"head {head!r} is not there: choose from {', '.join(self.heads)}")
+
 
 def _milliseconds(net: NestedUNet, head: Head, image: Tensor) -> float:
     small = net.prune(head) if head in range(1, net.depth) and len(net.heads) > 1 else net
     training = net.training
-    small.eval()
-    with torch.inference_mode():
-        found = measure.median_ms(lambda: small(image), repeats=5)
-    net.train(training)
-    return found
+    try:
+        small.eval()
+        with torch.inference_mode():
+            return measure.median_ms(lambda: small(image), repeats=5)
+    finally:
+        net.train(training)

@@ -202,7 +202,7 @@ print(f"UNet++ / U-Net: {nested['MACs 96x96'] / unet['MACs 96x96']:.2f} of the m
 assert rows[1]["parameters"] == rows[2]["parameters"] < nested["parameters"]
 
 # %% [markdown]
-# 1.17 and 2.47. A fair comparison with U-Net has to pay for both. A U-Net widened to the same weights (width 34) does
+# 1.17 and 2.47. A fair comparison with U-Net has to pay for both. A U-Net widened to the same weights (about width 35) does
 # less than half of the work; one of the same work (width 50) has twice the weights. Lesson 10 trains them both.
 #
 # Where a kernel runs, the next cell has controls. Change the wiring, the depth and the width, cut the net, and point at

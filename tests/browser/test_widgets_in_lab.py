@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.conftest import BADGE
+
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 SHOWS = re.compile(r"^widgets\.(\w+)\(", re.M)
 LESSONS = {  # its explorers in their order
@@ -30,6 +32,7 @@ def test_its_controls_change_the_picture(lab, watched, lesson):
     address, token, root = lab
     shutil.copy(NOTEBOOKS / f"{lesson}.ipynb", root)
     page = watched()
+    page.route(BADGE, lambda route: route.fulfill(body="<svg/>", content_type="image/svg+xml"))
     page.goto(f"{address}/lab/tree/{lesson}.ipynb?token={token}&reset")
     page.wait_for_function(IDLE)
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")

@@ -1,0 +1,411 @@
+# %% [markdown]
+# # Is it just more parameters?
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({{COLAB}})
+#
+# UNet++ does two and a half times the work of U-Net (lesson 06). A net that costs more should score more, whatever
+# its wiring. This lesson makes the comparison that a reviewer would ask for: baselines of equal size and equal work,
+# several seeds, every test image, and a correction for the number of comparisons. Then it reads the papers' tables
+# with the same eyes.
+#
+# You will be able to
+#
+# - build a baseline that is as large, or does as much work, as the net it is compared with,
+# - say how sure a difference is, over seeds, over test images, and over many comparisons at once,
+# - read a results table and say which sentences its numbers carry.
+#
+# Two cores need about two minutes; on a GPU it was not measured yet.
+
+# %% tags=["setup", "nbval-ignore-output"]
+import importlib.util
+import subprocess
+import sys
+
+REPO, REF = "{{REPO}}", "{{REF}}"
+if importlib.util.find_spec("course_lib") is None:
+    if "google.colab" not in sys.modules:
+        raise ModuleNotFoundError(
+            "course_lib is not installed: type `pip install -e '.[notebooks]'` in the folder of the course"
+        )
+    # --no-deps: Colab has all that the course needs, and its torch stays as it is.
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
+    if subprocess.run(pip).returncode != 0:
+        raise ConnectionError(
+            f"{REPO} could not be fetched: check the network and run this cell again"
+        )
+
+# %%
+from itertools import product
+from statistics import fmean
+
+import numpy as np
+import torch
+
+from course_lib import data, presets, results, show
+from course_lib.checks import check_holm, check_resampled_means
+from course_lib.compare import bootstrap, interval_from_table
+from course_lib.grid import NestedUNet
+from course_lib.measure import macs, matched_widths, parameters
+from course_lib.metrics import count, iou
+from course_lib.predict import probabilities
+from course_lib.setting import Setting
+from course_lib.train import fit
+
+# %% tags=["parameters"]
+PRESET = "auto"  # or "smoke", "laptop", "gpu"
+EPOCHS = 0  # 0: as many as the preset says; else 2 or more
+SEED = 0
+
+# %%
+sizes = presets.sizes(PRESET)
+epochs = EPOCHS or sizes.epochs
+print(f"preset {presets.resolve(PRESET)}: {sizes}")
+
+# %% [markdown]
+# ## What would be fair?
+#
+# Width is the plainest way to spend weights and work. So there are two fair baselines, both plain U-Nets: one with as
+# many **weights** as UNet++, and one that does as many **multiplications**. `matched_widths` looks for them: it widens
+# all rows in proportion until the cost is met.
+#
+# **Predict first.** U-Net starts with 32 channels. How many does it need for the weights of UNet++? How many for the
+# work?
+
+# %% tags=["nbval-check-output"]
+published, plain = (32, 64, 128, 256, 512), {"wiring": "unet"}
+nested = NestedUNet(widths=published)
+nets = {"U-Net": NestedUNet(widths=published, **plain)}
+for name, cost in (("U-Net, weights of UNet++", parameters), ("U-Net, work of UNet++", macs)):
+    widths = matched_widths(cost(nested), cost, widths=published)
+    nets[f"{name}: {widths[0]}"] = NestedUNet(widths=widths, **plain)
+rows = [
+    {"net": name, "parameters": parameters(net), "million MACs 96x96": macs(net) // 10**6}
+    for name, net in (nets | {"UNet++": nested}).items()
+]
+print(results.table(rows))
+
+# %%
+by_weights, by_work, target = rows[1], rows[2], rows[3]
+assert abs(by_weights["parameters"] / target["parameters"] - 1) < 0.01
+assert by_weights["million MACs 96x96"] < target["million MACs 96x96"] / 2
+assert by_work["parameters"] > 2 * target["parameters"]
+
+# %% [markdown]
+# Three channels more pay for the weights of UNet++, eighteen more for its work. The two baselines are not alike: the
+# first does less than half of the work of UNet++, the second has more than twice its weights. The papers compare with
+# the first one alone, a "wide U-Net" that starts with 35 channels (UNet++, 2018 and 2020).
+#
+# ## How sure is a difference?
+#
+# Luck comes in twice. Another **seed** gives another net; lesson 05 dealt with that. But the **test images** are a
+# sample too: 113 others would have given another score. Pooled IoU hides this, because it is one number for all
+# images. So we keep the IoU of every image, $q_{s,n}$ for seed $s$ and image $n$, and look at the differences of two
+# nets in the same places:
+#
+# $$d_{s,n} = q^A_{s,n} - q^B_{s,n}.$$
+#
+# How much would their mean vary with other images? We have no others. The **bootstrap** takes the images we have for
+# all images there are, and draws from them: as many as there are, with replacement. The means of many such draws
+# spread about as the mean would with new images (Efron, 1979).
+#
+# ### Exercise 1: means of drawn images (8 minutes, medium)
+#
+# Write `resampled_means`: draw as many images as there are, with replacement, and take their mean; `draws` times.
+#
+# <details><summary>Hint 1</summary>One draw is as many random indices as there are images, each from 0 to their number.
+# <details><summary>Hint 2</summary><code>generator.integers(n, size=(draws, n))</code> makes all indices at once.
+# <details><summary>Hint 3</summary>Index the differences with that table, then take the mean along its
+# rows.</details></details></details>
+
+
+# %% tags=["exercise"]
+def resampled_means(differences, draws, generator):
+    """Differences of all images (N,) -> means of `draws` samples of N images with replacement, (draws,)."""
+    ### BEGIN SOLUTION
+    n = len(differences)
+    return differences[generator.integers(n, size=(draws, n))].mean(axis=1)
+    ### END SOLUTION
+
+
+# %%
+check_resampled_means(resampled_means)
+
+# %% [markdown]
+# Now the stored experiment: real nuclei, seven nets, five seeds, the IoU of every test image. First one pair of nets
+# with one seed.
+
+# %%
+stored = results.load_results("verdict")
+per_image = {}
+for row in stored["rows"]:
+    per_image.setdefault(row["net"], []).append(row["iou_of_images"])
+per_image = {net: np.array(scores) for net, scores in per_image.items()}  # (seeds, images)
+print(stored["about"])
+print("Measured on", stored["measured"]["device"], stored["measured"]["date"])
+
+# %%
+d = (per_image["unet++"] - per_image["unet"])[0]
+means = resampled_means(d, 10_000, np.random.default_rng(0))
+low, high = np.quantile(means, [0.025, 0.975])
+figure, (left, right) = show.canvas(2, height=2.8)
+left.hist(d, bins=30, color=show.BLUE)
+left.set(xlabel="UNet++ minus U-Net, IoU of an image", ylabel="images")
+right.hist(means, bins=40, color=show.SKY)
+right.set(xlabel="mean of drawn images", yticks=[])
+for edge in (low, high):
+    right.axvline(edge, color=show.BLACK, linestyle="dashed")
+show.display(
+    figure,
+    alt="Left: differences of single images, most near 0, a few large. Right: means of draws.",
+)
+print(f"seed 0: {d.mean():+.3f} ({low:+.3f} to {high:+.3f})")
+
+# %% [markdown]
+# Most images hardly differ, and a few differ much. The mean hangs on those few, and that is what the interval on the
+# right is about. It holds for one trained pair. `course_lib.compare.bootstrap` draws seeds as well as images, which is
+# another training and another test part at once.
+#
+# ## How sure are many?
+#
+# We are about to make many comparisons. A 95 % interval misses the truth 5 times in 100. If nothing differs, how often
+# does at least one of $n$ comparisons look clear?
+#
+# **Predict first.** For 11 comparisons: 5, 20 or 43 %?
+
+# %% tags=["nbval-check-output"]
+for n in (1, 5, 11, 20):
+    print(
+        f"{n:2} comparisons of nothing: at least one looks clear in {1 - 0.95**n:.0%} of all papers"
+    )
+
+# %% [markdown]
+# (For independent ones; here they share images and nets, so it is somewhat less.) The plainest cure multiplies every
+# p-value by $n$. Holm's (1979) is a little kinder and just as safe: sort them, multiply the smallest by $n$, the next
+# by $n - 1$, and so on; none may end below one before it, and none above 1.
+#
+# ### Exercise 2: Holm's correction (10 minutes, medium)
+#
+# Write `holm`: p-values in, corrected p-values out, in the same order.
+#
+# <details><summary>Hint 1</summary>Go through the p-values from the smallest to the largest, and remember where each
+# one stood.
+# <details><summary>Hint 2</summary><code>np.argsort(p_values)</code> gives the places in that order.
+# <details><summary>Hint 3</summary>Keep the largest value so far: the next one may not fall below
+# it.</details></details></details>
+
+
+# %% tags=["exercise"]
+def holm(p_values):
+    """p-values -> p-values corrected for their number (Holm, 1979), in the same order."""
+    ### BEGIN SOLUTION
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(np.argsort(p_values)):
+        value = min(1.0, (len(p_values) - rank) * p_values[place])
+        largest = max(largest, value)
+        adjusted[place] = largest
+    return adjusted
+    ### END SOLUTION
+
+
+# %%
+check_holm(holm)
+
+# %% [markdown]
+# ## The verdict
+#
+# What each net costs, and what it scores: the mean over images and seeds, and the pooled score of earlier lessons.
+#
+# **Predict first.** Which of the seven scores best? Is it one of the nested ones?
+
+# %%
+lines = []
+for net, scores in per_image.items():
+    runs = [row for row in stored["rows"] if row["net"] == net]
+    cost = {"parameters": runs[0]["parameters"], "million MACs": runs[0]["macs"] // 10**6}
+    pooled = fmean(row["iou_pooled"] for row in runs)
+    lines.append({"net": net} | cost | {"IoU per image": scores.mean(), "IoU pooled": pooled})
+print(results.table(lines))
+
+# %% [markdown]
+# Each net against the plain U-Net, and each nested one against the U-Net that does the work of UNet++. The interval is
+# over seeds and images; `p` is corrected for all comparisons of the table.
+
+# %%
+baseline, equal_work = "unet", "unet, work of unet++"
+pairs = [(net, baseline) for net in per_image if net != baseline]
+pairs += [(net, equal_work) for net in per_image if net not in (baseline, equal_work)]
+found = {pair: bootstrap(per_image[pair[0]], per_image[pair[1]]) for pair in pairs}
+adjusted = dict(zip(pairs, holm([p for _, p in found.values()])))
+for pair, (interval, _) in found.items():
+    print(f"{pair[0]:26} - {pair[1]:20} {interval}  p {adjusted[pair]:.3f}")
+
+# %%
+figure, axes = show.canvas(2, height=3.4, width=6.4)
+for axis, base in zip(axes, (baseline, equal_work)):
+    rows_of = [pair for pair in pairs if pair[1] == base]
+    for y, pair in enumerate(reversed(rows_of)):
+        interval = found[pair][0]
+        colour = show.BLUE if adjusted[pair] < 0.05 else show.GREY
+        axis.plot([interval.low, interval.high], [y, y], color=colour, linewidth=2)
+        axis.plot(interval.mean, y, "o", color=colour)
+    axis.axvline(0, color=show.BLACK, linewidth=0.8)
+    axis.set(yticks=range(len(rows_of)), yticklabels=[a for a, _ in reversed(rows_of)])
+    axis.set_title(f"minus {base}", fontsize=9)
+show.display(
+    figure, alt="Differences of mean IoU with 95 % intervals; blue where clear after correction."
+)
+
+# %% [markdown]
+# Read the `p` column first: no comparison is below 0.05. With these images, widths and seeds nothing is clear, and that
+# is the verdict. Four things are worth a second look.
+#
+# - **UNet++ against the plain U-Net**: +0.004, and its interval leaves out zero. Published alone this line would be a
+#   result. As one of eleven it is nothing rare.
+# - **Four of the eleven intervals** leave out zero, three of them because the U-Net of equal work is ahead. After the
+#   correction none is left; the nearest is UNet+ against that U-Net.
+# - **UNet++ against the U-Net that does its work**: -0.001, and the interval lies around zero. Whatever UNet++ gains
+#   here, the same work spent on width gains as well.
+# - **Pooled IoU** puts the U-Net of equal work first. That is the order of seven means, not a finding.
+#
+# So: is it just more parameters? Not parameters: the U-Net with the weights of UNet++ is not told apart from the plain
+# one. More work is enough to explain what we see.
+
+# %% tags=["nbval-check-output"]
+alone = [pair for pair, (interval, _) in found.items() if interval.excludes_zero]
+seeds, images = per_image[baseline].shape
+clear = sum(p < 0.05 for p in adjusted.values())
+print(f"{len(pairs)} comparisons over {seeds} seeds and {images} images")
+print(f"clear one by one: {len(alone)}, clear after correction: {clear}")
+assert ("unet++", baseline) in alone and min(adjusted.values()) > 0.05
+assert not found["unet++", equal_work][0].excludes_zero
+
+# %% [markdown]
+# ## And when it is cut?
+#
+# The levels of the net with all heads (lesson 08), each against the plain U-Net. `work` is their share of its
+# multiplications.
+#
+# **Predict first.** Level 1 does less than a third of U-Net's work. What does it lose?
+
+# %%
+small = (8, 16, 32, 64, 128)
+whole = NestedUNet(widths=small, deep_supervision=True)
+plain_work = macs(NestedUNet(widths=small, **plain))
+heads = [row for row in stored["rows"] if row["net"] == "unet++, all heads"]
+cut = {}
+for level in (1, 2, 3):
+    scores = np.array([row[f"iou_of_images_L{level}"] for row in heads])
+    cut[level] = bootstrap(scores, per_image[baseline])[0]
+    print(
+        f"level {level}: work {macs(whole.prune(level)) / plain_work:4.0%} of U-Net's, IoU {cut[level]}"
+    )
+assert cut[1].high < 0 and not cut[3].excludes_zero
+
+# %% [markdown]
+# Level 1 does less than a third of the work and loses a hundredth and a half, which is clear. Level 3 cannot be told
+# from U-Net, and costs nearly half as much again. Cutting saves work against the whole UNet++. Against a plain U-Net,
+# level 2 saves a quarter and is not told apart either.
+#
+# ## And on your machine?
+#
+# The same comparison in small, on the built-in images and their validation part: U-Net, the U-Net that does the work
+# of UNet++, and UNet++.
+
+# %%
+splits = data.load("synthetic", sizes.size, count=sizes.images, seed=SEED)
+wide = matched_widths(macs(NestedUNet(widths=sizes.widths)), macs, widths=sizes.widths)
+tried = {"U-Net": (sizes.widths, "unet"), "U-Net, work of UNet++": (wide, "unet")}
+tried |= {"UNet++": (sizes.widths, "unet++")}
+
+# %% tags=["timing"]
+live = {name: [] for name in tried}
+for seed, (name, (widths, wiring)) in product(range(SEED, SEED + sizes.seeds), tried.items()):
+    torch.manual_seed(seed)
+    net = NestedUNet(widths=widths, wiring=wiring)
+    seconds = sum(
+        row["seconds"] for row in fit(net, splits, epochs=epochs, seed=seed, setting=Setting.fast())
+    )
+    masks = probabilities(net, splits.val.images) > 0.5
+    live[name].append(iou(count(masks, splits.val.masks)).numpy())
+    print(f"{name:22} seed {seed}: IoU per image {live[name][-1].mean():.3f}, {seconds:.0f} s")
+
+# %%
+for name in ("U-Net", "U-Net, work of UNet++"):
+    interval, p = bootstrap(np.array(live["UNet++"]), np.array(live[name]))
+    print(f"UNet++ - {name:22} {interval}, p {p:.2f}")
+
+# %% [markdown]
+# Two seeds are drawn from here, so these intervals are too narrow: with two seeds the bootstrap sees half of the
+# variance that new seeds would have. They show how the tool is used, and decide nothing.
+#
+# ## What do the papers' tables say?
+#
+# **The plain baseline.** In the journal paper a wide U-Net with the parameters of UNet++ "consistently outperforms
+# U-Net". Here are its means and deviations, 20 runs each, and lesson 05's interval for tables (UNet++, 2020).
+
+# %% tags=["nbval-check-output"]
+paper = {  # IoU in %: U-Net, wide U-Net, UNet++ with all heads
+    "EM": ((88.30, 0.24), (88.37, 0.13), (89.33, 0.10)),
+    "Cell": ((88.73, 1.64), (88.91, 1.43), (91.21, 0.98)),
+    "Nuclei": ((90.57, 1.26), (90.47, 1.15), (92.37, 0.98)),
+    "Brain tumor": ((89.21, 1.55), (89.35, 1.49), (91.21, 0.68)),
+    "Liver": ((79.90, 1.38), (80.25, 1.31), (82.60, 1.11)),
+}
+for name, (u_net, wide_net, nested_net) in paper.items():
+    wider, better = (interval_from_table(a, u_net, runs=20) for a in (wide_net, nested_net))
+    print(f"{name:12} wide - U-Net {wider}   UNet++ - U-Net {better}")
+    assert better.low > 0 and not wider.excludes_zero
+
+# %% [markdown]
+# On no data set does the wide U-Net differ clearly from U-Net, and on Nuclei its mean is lower: the sentence is not in
+# the numbers. The main claim is: UNet++ with all heads is clear of U-Net everywhere.
+#
+# What the table does not have is a baseline of equal **work**.
+
+# %% tags=["nbval-check-output"]
+their_wide = NestedUNet(widths=(35, 70, 140, 280, 560), **plain)
+print(f"the papers' wide U-Net does {macs(their_wide) / macs(nested):.0%} of the work of UNet++")
+gains = {"UNet++ - U-Net": 71.19 - 67.24, "UNet++ - wide U-Net": 71.19 - 67.76}
+gains |= {"the same, without heads": 70.56 - 67.24, "and against the wide one": 70.56 - 67.76}
+for name, gain in gains.items():
+    print(f"{name:25} {gain:.2f}")
+assert macs(their_wide) < macs(nested) / 2
+
+# %% [markdown]
+# The second half are the mean gains of the 2018 paper's Table 3. Its text gives those without heads as 2.8 against
+# U-Net and 3.3 against the wide one: the two numbers have changed places. No deviations are printed there, so nothing
+# more can be said.
+#
+# Four other things of the same kind stood in earlier lessons.
+#
+# - Deep supervision helps UNet++ clearly on one data set of six (lesson 07).
+# - "75.6 % memory" is 75.6 % of the parameters (lesson 08).
+# - IoU stands above Dice in four rows, which one way of averaging cannot give (lesson 01).
+# - The released PyTorch code supervises the shallowest head alone (lesson 07).
+
+# %%
+results.record(
+    unetpp_minus_unet=found["unet++", baseline][0].mean,
+    unetpp_minus_equal_work=found["unet++", equal_work][0].mean,
+    clear_after_correction=clear,
+)
+
+# %% [markdown]
+# ## What we found
+#
+# - A fair baseline costs what the net costs: in weights it is a U-Net with 35 channels, in work one with 50. The papers
+#   have the first one only.
+# - Test images are a sample, and many comparisons make luck look like a result. The bootstrap answers the first, Holm's
+#   correction the second.
+# - On real nuclei, at small widths, no wiring is clearly better than another, and a U-Net of equal work does as well as
+#   UNet++. The papers' own gains over U-Net are clear in their tables; how much of them is work, they do not show.
+#
+# ## One honest limit
+#
+# Widths 8 to 128, 64x64 pixels, 15 epochs, one recipe that was not tuned for any of the nets, and one data set. At the
+# papers' widths it was not measured yet. Five seeds make the bootstrap's intervals about a tenth too narrow.
+#
+# ## The next question
+#
+# UNet++ is one way to change what flows along a skip, and others followed. [Lesson 11](11_relatives.ipynb) asks: **what
+# came next?**
