@@ -16,7 +16,7 @@ COMMANDS = re.findall(r"^(?:python|torchrun\b.*?) -m course_lib .*$", README, re
 
 
 def test_links_lead_to_files():
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)", README)
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", README) + re.findall(r'<img src="([^"]+)"', README)
     assert targets and all((ROOT / target).exists() for target in targets)
 
 
