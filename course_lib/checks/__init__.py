@@ -12,6 +12,7 @@ from course_lib.checks.nested import check_nested_unet, check_skips
 from course_lib.checks.pruning import check_choose_level, check_prune
 from course_lib.checks.resolution import check_encoder_decoder, check_upsample_row
 from course_lib.checks.scores import check_dice, check_iou, check_pooled_iou
+from course_lib.checks.speed import check_fold, check_median_seconds
 from course_lib.checks.supervision import check_accurate_mode, check_deep_supervision_loss
 from course_lib.checks.training import check_training_step
 from course_lib.checks.unet import check_unet
@@ -25,8 +26,10 @@ __all__ = [
     "check_deepest",
     "check_dice",
     "check_encoder_decoder",
+    "check_fold",
     "check_holm",
     "check_iou",
+    "check_median_seconds",
     "check_nested_unet",
     "check_paired_interval",
     "check_pooled_iou",

@@ -1,0 +1,397 @@
+# %% [markdown]
+# # Where does the time go?
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({{COLAB}})
+#
+# The same net, the same answers, in a fraction of the time. This lesson counts before it measures, reads the clock
+# rightly, looks where the time goes, and then pulls one lever at a time. Each lever shows two numbers: what it gains,
+# and how much it changes the answer.
+#
+# You will be able to
+#
+# - count the work of every row of the grid, and say what a step cannot be faster than,
+# - time code on a device that runs ahead of Python, and find the slow part with the profiler,
+# - apply number formats, memory layout, folding and cutting, and check that the answer stays the same.
+#
+# Two cores need less than half a minute; on a GPU it was not measured yet.
+
+# %% tags=["setup", "nbval-ignore-output"]
+import importlib.util
+import subprocess
+import sys
+
+REPO, REF = "{{REPO}}", "{{REF}}"
+if importlib.util.find_spec("course_lib") is None:
+    if "google.colab" not in sys.modules:
+        raise ModuleNotFoundError(
+            "course_lib is not installed: type `pip install -e '.[notebooks]'` in the folder of the course"
+        )
+    # --no-deps: Colab has all that the course needs, and its torch stays as it is.
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
+    if subprocess.run(pip).returncode != 0:
+        raise ConnectionError(
+            f"{REPO} could not be fetched: check the network and run this cell again"
+        )
+
+# %%
+import statistics
+import time
+from collections import Counter
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from course_lib import augment, data, measure, presets, results
+from course_lib.checks import check_fold, check_median_seconds, expect
+from course_lib.errors import UserError
+from course_lib.fold import folded
+from course_lib.grid import NestedUNet
+from course_lib.losses import bce_dice, deep_supervision
+from course_lib.predict import as_input
+from course_lib.setting import Setting, torch_device
+
+# %% tags=["parameters"]
+PRESET = "auto"  # or "smoke", "laptop", "gpu"
+SEED = 0
+
+# %% tags=["timing"]
+sizes = presets.sizes(PRESET)
+device = torch_device("auto")
+print(f"preset {presets.resolve(PRESET)}: {sizes}")
+print("device:", torch.cuda.get_device_name() if device.type == "cuda" else "CPU")
+
+# %% [markdown]
+# ## What is there to do?
+#
+# A 3x3 convolution of $c_{in}$ to $c_{out}$ channels multiplies $9\,c_{in}\,c_{out}$ times at every pixel. All else, the
+# norms, the ReLUs, the doubling, is a few operations a value. So we count multiplications (MACs), row by row.
+#
+# **Predict first.** Row 0 has 32 channels and every pixel, row 4 has 512 channels and a 256th of them. Which row of
+# UNet++ works most?
+
+# %% tags=["nbval-check-output"]
+published = NestedUNet(deep_supervision=True)
+rows, weights = Counter(), Counter()
+for (i, _), cost in measure.node_costs(published).items():
+    rows[i] += cost["macs"]
+    weights[i] += cost["parameters"]
+for i in rows:
+    print(
+        f"row {i}: {rows[i] / rows.total():4.0%} of the work, {weights[i] / weights.total():4.0%} of the weights"
+    )
+assert rows[0] > rows.total() / 3 and weights[4] > weights.total() / 3
+
+# %% [markdown]
+# Row 0 has two fifths of the work and a fiftieth of the weights. That is the price of the dense skips: the last node
+# of the top row reads 192 channels at full size.
+#
+# Backward takes about twice the work of forward, once for the gradient of the weights and once for that of the input.
+# So a training step does about three times the MACs of inference, two floating point operations (FLOPs) each. How many
+# FLOPs a second the machine can do we measure with something it is good at, a large matrix product.
+
+
+# %%
+def finish():
+    """Wait until the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+# %% [markdown]
+# ## How does one read the clock?
+#
+# A GPU works while Python runs ahead: a call returns when the work is **handed over**, not when it is done. And first
+# runs are slow, because memory is fetched and kernels are chosen. So: warm up, wait, read, run, wait, read, and take
+# the median, because something else on the machine will disturb some run.
+#
+# ### Exercise 1: the median of a run (10 minutes, medium)
+#
+# Write `median_seconds`. `run()` hands over the work, `finish()` waits for it, `clock()` gives the time in seconds.
+# Make `warm_up` runs that do not count and `repeats` that do. The check brings a device that runs ahead.
+#
+# <details><summary>Hint 1</summary>Time every run by itself; a list of seconds has a median, one sum has not.
+# <details><summary>Hint 2</summary>Wait twice: before the clock is read first, and before it is read again.
+# <details><summary>Hint 3</summary>Run <code>warm_up + repeats</code> times, and leave out the first
+# <code>warm_up</code> of the list.</details></details></details>
+
+
+# %% tags=["exercise"]
+def median_seconds(run, finish, clock, repeats, warm_up):
+    """The median seconds of `repeats` runs, after `warm_up` runs that do not count."""
+    ### BEGIN SOLUTION
+    seconds = []
+    for _ in range(warm_up + repeats):
+        finish()
+        start = clock()
+        run()
+        finish()
+        seconds.append(clock() - start)
+    return statistics.median(seconds[warm_up:])
+    ### END SOLUTION
+
+
+# %%
+check_median_seconds(median_seconds)
+
+# %% [markdown]
+# **Predict first.** A training step of this net at the preset's size: will it reach half of what the matrix product
+# reaches?
+
+
+# %% tags=["timing"]
+def seconds_of(run, repeats=5):
+    return median_seconds(run, finish, time.perf_counter, repeats, 2)
+
+
+torch.manual_seed(SEED)
+splits = data.load("synthetic", sizes.size, count=100, seed=SEED)
+images = as_input(splits.train.images[:16]).to(device)
+masks = splits.train.masks[:16].float().to(device)
+net = NestedUNet(widths=sizes.widths, deep_supervision=True)
+square = torch.rand(1024, 1024, device=device)
+peak = 2 * 1024**3 / seconds_of(lambda: square @ square)
+print(f"matrix product: {peak / 1e9:.0f} billion FLOPs a second, fp32")
+
+
+# %%
+def stepper(net, setting):
+    """A function that takes one training step in `setting`; returns it with the net."""
+    model = setting.place(net.train())
+    optimiser, loss_of = torch.optim.AdamW(net.parameters(), lr=1e-3), deep_supervision(bce_dice)
+
+    def step():
+        loss = loss_of(setting.forward(model, images), masks)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+# %% tags=["timing"]
+step = stepper(net, Setting())
+taken = seconds_of(step)
+flops = 3 * 2 * len(images) * measure.macs(net, tuple(images.shape[2:]))
+print(
+    f"{flops / 1e9:.1f} billion FLOPs in {1000 * taken:.0f} ms: {flops / taken / peak:.0%} of the matrix product"
+)
+
+# %% [markdown]
+# ## Where does the time go?
+#
+# Not by guessing. The profiler writes down every operation of a step and how long it took.
+#
+# **Predict first.** Convolutions are nearly all of the FLOPs. Which share of the time do they take?
+
+# %% tags=["timing"]
+with profile(activities=[ProfilerActivity.CPU]) as seen:
+    step()
+spent = Counter()
+for event in seen.key_averages():
+    spent[event.key.removeprefix("aten::")] += event.self_cpu_time_total
+for name, microseconds in spent.most_common(8):
+    print(f"{microseconds / spent.total():5.1%}  {name}")
+
+# %%
+convolutions = sum(time for name, time in spent.items() if "conv" in name)
+if device.type == "cpu":
+    assert convolutions > 0.25 * spent.total(), "not so here: read the table, not our text"
+
+# %% [markdown]
+# In the stored run convolutions, forward and backward, take most of the time. The rest is norms, the doubling, ReLUs and
+# concatenations: they compute little, and move every value through memory. A lever that helps arithmetic alone leaves
+# them as they are.
+#
+# ## One lever at a time
+#
+# - **Channels last** stores the channels of a pixel side by side, which suits the convolution kernels.
+# - **Half precision** (bf16, or fp16 on older GPUs) halves the bytes, and can double the rate at which units multiply.
+#   Weights, norms and losses stay in fp32.
+#
+# All settings take turns, so that a busy moment hits each of them. Beside the time stands how far the probabilities
+# move.
+
+# %%
+low = Setting.fast().precision
+settings = {
+    "plain fp32": Setting(),
+    "channels last": Setting(channels_last=True),
+    low if low != "fp32" else "fp32 again": Setting(precision=low),
+    f"channels last, {low}": Setting(precision=low, channels_last=True),
+}
+
+
+def fresh():
+    torch.manual_seed(SEED)
+    return NestedUNet(widths=sizes.widths, deep_supervision=True)
+
+
+# %% tags=["timing"]
+steps = {name: stepper(fresh(), setting) for name, setting in settings.items()}
+turns = {name: [] for name in steps}
+for _ in range(7):
+    for name, run in steps.items():
+        finish()
+        start = time.perf_counter()
+        run()
+        finish()
+        turns[name].append(time.perf_counter() - start)
+plain = statistics.median(turns["plain fp32"][2:])
+for name, seconds in turns.items():
+    middle = statistics.median(seconds[2:])
+    print(f"{name:20} {1000 * middle:6.0f} ms a step, {plain / middle:.2f} times as fast")
+
+
+# %%
+@torch.inference_mode()
+def probability_map(net, setting):
+    model = setting.place(net.eval())
+    return setting.forward(model, images)[-1].float().sigmoid()
+
+
+exact = probability_map(fresh(), settings["plain fp32"])
+for name, setting in settings.items():
+    moved = (probability_map(fresh(), setting) - exact).abs().max().item()
+    expect(f"{name}: largest change of a probability", moved, 0, tol=0.02)
+
+# %% [markdown]
+# At the published widths the same levers make a step 3.05 times as fast on two cores, 2.6 times against the fastest round
+# of plain fp32 (`benchmarks/README.md`, with device and date). What was tried there and did not help: a fused optimiser.
+#
+# ## What are the classic mistakes?
+#
+# - **No wait before the clock.** Exercise 1's device shows it: the handing over alone takes a thousandth of the run.
+# - **`.item()` in the loop** makes Python wait for the device after every step, so nothing runs ahead any more. Keep the
+#   losses as tensors and read them once an epoch, as `fit` does. On a CPU nothing runs ahead, and it costs nothing.
+# - **A loader that starves the GPU.** Changing images one by one in Python costs time for every image; whole batches of
+#   tensors cost it once. That one can be measured here.
+
+# %% tags=["timing"]
+batch, truth = splits.train.images[:16].float() / 255, splits.train.masks[:16].float()
+drawn = augment.draw(16, torch.Generator().manual_seed(SEED))
+
+
+def one_by_one():
+    for n in range(16):
+        one = slice(n, n + 1)
+        augment.apply(batch[one], truth[one], drawn.part(one))
+
+
+single, whole = seconds_of(one_by_one), seconds_of(lambda: augment.apply(batch, truth, drawn))
+print(f"16 images one by one {1000 * single:.1f} ms, as a batch {1000 * whole:.1f} ms")
+
+# %%
+parts = [
+    augment.apply(batch[n : n + 1], truth[n : n + 1], drawn.part(slice(n, n + 1)))[0]
+    for n in range(16)
+]
+together = augment.apply(batch, truth, drawn)[0]
+expect("one by one minus batch", (torch.cat(parts) - together).abs().max().item(), 0, tol=1e-5)
+
+# %% [markdown]
+# ## What is left for inference?
+#
+# After training batch norm is a fixed scale and shift of each channel. The convolution before it can carry both:
+#
+# $$w' = w\,\frac{\gamma}{\sqrt{\sigma^2 + \varepsilon}}, \qquad
+# b' = (b - \mu)\,\frac{\gamma}{\sqrt{\sigma^2 + \varepsilon}} + \beta.$$
+#
+# ### Exercise 2: fold the norm away (8 minutes, medium)
+#
+# Write `fold`, from a convolution and the norm behind it to the weight and the bias of one convolution that does both.
+#
+# <details><summary>Hint 1</summary>$\gamma$ is <code>norm.weight</code>, $\beta$ is <code>norm.bias</code>, $\mu$ and
+# $\sigma^2$ are <code>norm.running_mean</code> and <code>norm.running_var</code>.
+# <details><summary>Hint 2</summary>The scale has one value for each output channel, the first index of the weight:
+# <code>scale[:, None, None, None]</code>.</details></details>
+
+
+# %% tags=["exercise"]
+def fold(conv, norm):
+    """Conv2d and BatchNorm2d behind it -> (weight, bias) of one convolution, as in evaluation."""
+    ### BEGIN SOLUTION
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    weight = conv.weight * scale[:, None, None, None]
+    return weight, (conv.bias - norm.running_mean) * scale + norm.bias
+    ### END SOLUTION
+
+
+# %%
+check_fold(fold)
+
+# %% tags=["nbval-check-output"]
+block = NestedUNet(widths=(8, 16)).node(0, 0).eval()
+weight, bias = fold(block.conv1, block.bn1)
+x = torch.rand(1, 3, 16, 16)
+both = block.bn1(block.conv1(x))
+one = nn.functional.conv2d(x, weight, bias, padding=1)
+print("convolution and norm, folded into one:", torch.allclose(both, one, atol=1e-5))
+norms = sum(isinstance(module, nn.BatchNorm2d) for module in published.modules())
+left = sum(isinstance(module, nn.BatchNorm2d) for module in folded(published).modules())
+print(f"norms in UNet++: {norms}, after folding: {left}")
+
+# %% [markdown]
+# And the last lever is lesson 08's: cut what the chosen head does not need. Does time fall as the work does?
+
+# %% tags=["timing"]
+fast, whole_net = settings[f"channels last, {low}"], fresh().eval()
+times, shares = {}, {}
+for level in range(1, whole_net.depth + 1):
+    small = fast.place(folded(whole_net.prune(level)))
+    with torch.inference_mode():
+        times[level] = seconds_of(lambda: fast.forward(small, images))  # noqa: B023
+    shares[level] = measure.macs(whole_net.prune(level)) / measure.macs(whole_net)
+for level, seconds in times.items():
+    print(
+        f"level {level}: {shares[level]:4.0%} of the work, {seconds / times[whole_net.depth]:4.0%} of the time"
+    )
+
+# %% [markdown]
+# Small levels take more than their share: a call has a cost of its own, however little it does. At the published widths,
+# 16 images of 96x96, the ratio of time to work is 1.03 for level 3, 1.07 for level 2 and 1.14 for level 1
+# (`benchmarks/README.md`).
+#
+# ## The race
+#
+# How long until a net passes the score that the popular recipe reaches in 100 epochs? That is a question for a GPU at
+# full widths, and its table is made by `python -m course_lib experiment race`.
+
+# %% tags=["nbval-check-output"]
+try:
+    print(results.table(results.load_results("race")["rows"]))
+except UserError:
+    print("the race: not measured yet")
+
+# %% [markdown]
+# ## And several GPUs?
+#
+# Each takes a part of every batch, all average their gradients after backward, and all take the same step:
+#
+#     torchrun --nproc_per_node=2 -m course_lib train --data synthetic --out runs/two
+#
+# What scales is the work in a step; what does not is the exchange, which costs the same for a small batch as for a large
+# one. The speed-up was not measured yet. That two processes give the weights of one is a test of the course.
+
+# %%
+results.record(
+    share_of_peak=flops / taken / peak,
+    times_as_fast=plain / statistics.median(turns[f"channels last, {low}"][2:]),
+    time_over_work_of_level_1=times[1] / times[whole_net.depth] / shares[1],
+)
+
+# %% [markdown]
+# ## What we found
+#
+# - Count first: row 0 has two fifths of the work. Then measure: warmed up, waited for, the median.
+# - Number format and memory layout change the time, and the probabilities by less than two hundredths.
+# - Folding and cutting change nothing but the time. A small net costs more than its share, because calls are not free.
+#
+# ## One honest limit
+#
+# All times are of a CPU. A GPU has other limits: its arithmetic is so fast that moving values and launching kernels
+# matter more, and `torch.compile` and CUDA graphs are for that. None of it was measured yet.
+#
+# ## The next question
+#
+# Fast is not better. [Lesson 10](10_the_verdict.ipynb) asks: **is it just more parameters?**
