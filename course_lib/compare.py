@@ -59,8 +59,8 @@ def bootstrap(a: np.ndarray, b: np.ndarray, *, draws: int = 10_000, seed: int = 
     Seeds and images are both drawn anew, with replacement: another training, other test images (Efron, 1979). The
     interval holds the middle 95 % of the means of all draws. p is twice the share of draws on the other side of 0,
     never below 2 / draws.
-    With few seeds the interval is somewhat too narrow: s seeds drawn with replacement vary by (s - 1) / s of what s
-    new seeds would.
+    With few seeds it is rough: what seeds alone decide comes out too narrow, s of them drawn with replacement vary by
+    (s - 1) / s of what s new ones would; noise of single images in single runs is drawn twice and comes out too wide.
 
     Args:
         a, b: the scores of two nets, (seeds, images) each; the same seed and the same image in the same place.
