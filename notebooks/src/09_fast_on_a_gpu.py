@@ -42,7 +42,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from course_lib import augment, data, measure, presets, results
+from course_lib import augment, data, measure, presets, results, show
 from course_lib.checks import check_fold, check_median_seconds, expect
 from course_lib.errors import UserError
 from course_lib.fold import folded
@@ -81,6 +81,17 @@ for i in rows:
         f"row {i}: {rows[i] / rows.total():4.0%} of the work, {weights[i] / weights.total():4.0%} of the weights"
     )
 assert rows[0] > rows.total() / 3 and weights[4] > weights.total() / 3
+
+# %%
+figure, (axis,) = show.canvas(height=2.6)
+for shift, (name, counted), colour in zip(
+    (-0.2, 0.2), (("work", rows), ("weights", weights)), (show.BLUE, show.ORANGE)
+):
+    share = [100 * counted[i] / counted.total() for i in rows]
+    axis.bar([i + shift for i in rows], share, width=0.4, color=colour, label=name)
+axis.set(xticks=list(rows), xlabel="row of the grid", ylabel="share, %")
+axis.legend(frameon=False)
+show.display(figure, alt="Work falls from row 0 to row 4, weights rise from row 0 to row 4.")
 
 # %% [markdown]
 # Row 0 has two fifths of the work and a fiftieth of the weights. That is the price of the dense skips: the last node
@@ -292,7 +303,7 @@ expect("one by one minus batch", (torch.cat(parts) - together).abs().max().item(
 # %% [markdown]
 # ## What is left for inference?
 #
-# After training batch norm is a fixed scale and shift of each channel. The convolution before it can carry both:
+# In evaluation batch norm is a fixed scale and shift of each channel. The convolution before it can carry both:
 #
 # $$w' = w\,\frac{\gamma}{\sqrt{\sigma^2 + \varepsilon}}, \qquad
 # b' = (b - \mu)\,\frac{\gamma}{\sqrt{\sigma^2 + \varepsilon}} + \beta.$$
@@ -330,6 +341,12 @@ print("convolution and norm, folded into one:", torch.allclose(both, one, atol=1
 norms = sum(isinstance(module, nn.BatchNorm2d) for module in published.modules())
 left = sum(isinstance(module, nn.BatchNorm2d) for module in folded(published).modules())
 print(f"norms in UNet++: {norms}, after folding: {left}")
+assert torch.allclose(both, one, atol=1e-5) and left == 0
+
+# %%
+with torch.inference_mode():
+    before, after = net.eval()(images)[-1], folded(net)(images)[-1]
+expect("largest change of a logit by folding", (before - after).abs().max().item(), 0, tol=0.01)
 
 # %% [markdown]
 # And the last lever is lesson 08's: cut what the chosen head does not need. Does time fall as the work does?
