@@ -438,9 +438,9 @@ results.record(
 # ## One honest limit
 #
 # Widths 8 to 128, 64x64 pixels, 15 epochs, one recipe that was not tuned for any of the nets, and one data set. At the
-# papers' widths it was not measured yet. With five seeds the bootstrap is rough: seeds alone would make
-# it too narrow, and noise of single images in single runs, which is drawn twice, makes it too wide. The same
-# test part was scored by the stored experiments of lessons 05, 06 and 08; nothing was chosen on it.
+# papers' widths it was not measured yet. With five seeds the bootstrap is rough: seeds alone would make it too narrow,
+# and noise of single images in single runs, which is drawn twice, makes it too wide. The same test part was scored by
+# the stored experiments of lessons 04, 05, 06 and 08; nothing was chosen on it.
 #
 # ## The next question
 #
