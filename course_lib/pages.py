@@ -47,11 +47,18 @@ def offline(text: str) -> str:
         end = code.end()
     text = "".join([*parts, FORMULA.sub(_mathml, text[end:])])
 
-    def links(badge: re.Match) -> str:
-        exercise = badge["colab"].replace("/notebooks/", "/notebooks/exercises/")
-        return f"[Open in Colab]({badge['colab']}) · [exercise edition in Colab]({exercise})"
+    return instead_of_badge(text, "[Open in Colab]({colab}) · [exercise edition in Colab]({exercise})")
 
-    return BADGE.sub(links, text)
+
+def instead_of_badge(text: str, links: str) -> str:
+    """Markdown with `links` in place of its Colab badge; {colab} and {exercise} in it open either edition."""
+
+    def filled(badge: re.Match) -> str:
+        return links.format(
+            colab=badge["colab"], exercise=badge["colab"].replace("/notebooks/", "/notebooks/exercises/")
+        )
+
+    return BADGE.sub(filled, text)
 
 
 def _mathml(formula: re.Match) -> str:

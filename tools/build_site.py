@@ -20,10 +20,10 @@ import nbformat
 from nbformat import NotebookNode
 
 from course_lib.errors import UserError
+from course_lib.pages import instead_of_badge
 from tools import widget_state
 
 ROOT = Path(__file__).resolve().parent.parent
-BADGE = re.compile(r"^\[!\[Open in Colab\]\([^)]*\)\]\((?P<colab>[^)]+)\)$", re.M)
 LESSON = re.compile(r"\[([^\]]+)\]\((\d\d_\w+)\.ipynb\)")
 BUTTONS = (
     '<p><a class="btn mb-1 btn-primary" href="{colab}">Open in Colab</a>\n'
@@ -74,11 +74,7 @@ def lesson(nb: NotebookNode, name: str, *, names: list[str], saved: dict) -> Not
             cell.metadata.tags.append("hide-input")
         if cell.cell_type != "markdown":
             continue
-        found = BADGE.search(cell.source)
-        if found:
-            colab = found["colab"]
-            exercise = colab.replace("/notebooks/", "/notebooks/exercises/")
-            cell.source = BADGE.sub(BUTTONS.format(colab=colab, exercise=exercise, name=name), cell.source)
+        cell.source = instead_of_badge(cell.source, BUTTONS.replace("{name}", name))
         cell.source = LESSON.sub(lambda link: link[0] if link[2] in names else link[1], cell.source)
     if saved["views"]:
         widget_state.put(nb, saved)

@@ -86,15 +86,18 @@ def check_fold(fn: Callable[[nn.Conv2d, nn.BatchNorm2d], tuple[Tensor, Tensor]])
     def is_(found: Tensor, wanted: Tensor) -> bool:
         return bool(torch.allclose(found, wanted, atol=1e-5))
 
-    along = [scale[:, None, None, None], scale[None, :3, None, None], scale[:3, None], scale[:3]]
     assert not is_(weight, old), "the weight is as before: each output channel is scaled by its norm"
     assert not is_(weight, old * (norm.weight / var.sqrt())[:, None, None, None]), "eps is missing under the root"
     assert not is_(weight, old * (norm.weight / (var + norm.eps))[:, None, None, None]), (
         "the norm divides by the root of the variance, the standard deviation"
     )
     assert not is_(weight, old / (var + norm.eps).sqrt()[:, None, None, None]), "gamma (norm.weight) is missing"
-    assert not is_(weight, old * along[1]), "the scale belongs to output channels, the first index of the weight"
-    assert is_(weight, old * along[0]), "the weight is not conv.weight * gamma / sqrt(var + eps), channel by channel"
+    assert not is_(weight, old * scale[None, :3, None, None]), (
+        "the scale belongs to output channels, the first index of the weight"
+    )
+    assert is_(weight, old * scale[:, None, None, None]), (
+        "the weight is not conv.weight * gamma / sqrt(var + eps), channel by channel"
+    )
     assert not is_(bias, b * scale + norm.bias), "the running mean is missing: it is subtracted before the scaling"
     assert not is_(bias, norm.bias - mean * scale), "the convolution's own bias is missing: it passes the norm as well"
     assert not is_(bias, (b - mean) * scale), "beta (norm.bias) is missing: it comes last"

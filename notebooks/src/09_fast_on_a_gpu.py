@@ -9,7 +9,7 @@
 #
 # You will be able to
 #
-# - count the work of every row of the grid, and say what a step cannot be faster than,
+# - count the work of every row of the grid, and hold a step against what a matrix product reaches,
 # - time code on a device that runs ahead of Python, and find the slow part with the profiler,
 # - apply number formats, memory layout, folding and cutting, and check that the answer stays the same.
 #
@@ -372,7 +372,7 @@ for level, seconds in times.items():
 # ## The race
 #
 # How long until a net passes the score that the popular recipe reaches in 100 epochs? That is a question for a GPU at
-# full widths, and its table is made by `python -m course_lib experiment race`.
+# full widths, and its table will stand here.
 
 # %% tags=["nbval-check-output"]
 try:
@@ -388,7 +388,8 @@ except UserError:
 #     torchrun --nproc_per_node=2 -m course_lib train --data synthetic --out runs/two
 #
 # What scales is the work in a step; what does not is the exchange, which costs the same for a small batch as for a large
-# one. The speed-up was not measured yet. That two processes give the weights of one is a test of the course.
+# one. The speed-up was not measured yet. That the gradients of two halves are those of the whole batch is a test of the
+# course.
 
 # %%
 results.record(
