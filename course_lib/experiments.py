@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,6 +26,7 @@ from course_lib.grid import NestedUNet
 from course_lib.measure import macs, matched_widths, parameters
 from course_lib.metrics import count, iou, scores
 from course_lib.predict import Head, probabilities
+from course_lib.race import RACE
 from course_lib.setting import Setting
 from course_lib.train import evaluate, fit
 
@@ -32,6 +34,20 @@ Row = dict[str, Any]
 RUNS = Path("runs")
 SMALL = (8, 16, 32, 64, 128)  # widths at which a run takes a minute on one core
 MEDIUM = (16, 32, 64, 128, 256)
+FULL = (32, 64, 128, 256, 512)  # the papers' widths
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large an experiment is: widths of the nets, side of the images in pixels, epochs."""
+
+    widths: tuple[int, ...]
+    size: int
+    epochs: int
+
+
+ON_CPU = Scale(SMALL, 64, 15)  # every experiment in about an hour on two cores
+ON_GPU = Scale(FULL, 96, 30)
 
 
 @dataclass(frozen=True)
@@ -106,21 +122,48 @@ VERDICT = {
 }
 
 
-def measure_verdict(net: str, seed: int) -> Row:
+def measure_verdict(net: str, seed: int, *, scale: Scale = ON_CPU) -> Row:
     """Beside the scores the IoU of every test image, for the net and for each of its pruned levels."""
-    options = dict(VERDICT[net])
-    like, widths = options.pop("like", None), SMALL
-    if like is not None:
-        with torch.device("meta"):
-            wanted = like(NestedUNet(widths=SMALL, wiring="unet++"))
-        widths = matched_widths(wanted, like, widths=SMALL)
-    splits = load("bbbc038", 64, progress=False)
+    widths, options = contestant(net, scale.widths)
+    splits = load("bbbc038", scale.size, progress=False)
     model = fresh(seed, widths=widths, **options)
-    row = train_and_score(model, splits, epochs=15, seed=seed) | {"widths": list(widths)}
+    row = train_and_score(model, splits, epochs=scale.epochs, seed=seed) | {"widths": list(widths)}
     row["iou_of_images"] = iou_of_images(model, splits.test, "mean")
     for level in list(model.heads.values())[:-1]:
         row[f"iou_of_images_L{level}"] = iou_of_images(model, splits.test, level)
     return row
+
+
+def contestant(net: str, widths: tuple[int, ...]) -> tuple[tuple[int, ...], Row]:
+    """The widths of a net of `VERDICT`, matched in cost to UNet++ of `widths` where it says so, and its options."""
+    options = dict(VERDICT[net])
+    like = options.pop("like", None)
+    if like is not None:
+        with torch.device("meta"):
+            wanted = like(NestedUNet(widths=widths, wiring="unet++"))
+        widths = matched_widths(wanted, like, widths=widths)
+    return widths, options
+
+
+def measure_wirings(kind: str, net: str, seed: int) -> Row:
+    """The nets of the verdict on one look of the built-in images, drawn anew for each seed."""
+    splits = load("synthetic", 64, count=300, seed=seed, look=kind)
+    widths, options = contestant(net, SMALL)
+    return train_and_score(fresh(seed, widths=widths, **options), splits, epochs=15, seed=seed)
+
+
+def measure_race(entrant: str, seed: int, *, scale: Scale = ON_CPU) -> Row:
+    """Validation IoU and seconds of every epoch; the test part is left alone."""
+    splits = load("bbbc038", scale.size, progress=False)
+    entering = RACE[entrant]
+    net = fresh(seed, widths=scale.widths, wiring=entering.wiring)
+    log = list(entering.train(net, splits, seed))
+    return {
+        "epochs": len(log),
+        "val_iou": [round(row["val_iou"], 4) for row in log],
+        "seconds_of_epochs": [round(row["seconds"], 3) for row in log],
+        "seconds": sum(row["seconds"] for row in log),
+    }
 
 
 def iou_of_images(net: NestedUNet, part: Split, head: Head) -> list[float]:
@@ -177,6 +220,31 @@ EXPERIMENTS = {
         "not matched, 15 epochs at 64x64, test part.",
         [{"net": n, "seed": s} for s, n in product(FIVE, VERDICT)],
         measure_verdict,
+    ),
+    "verdict_gpu": Experiment(
+        "The experiment verdict at the papers' widths, 32 to 512: 30 epochs at 96x96, test part. Made for a CUDA GPU.",
+        [{"net": n, "seed": s} for s, n in product(FIVE, VERDICT)],
+        partial(measure_verdict, scale=ON_GPU),
+    ),
+    "wirings": Experiment(
+        "The nets of the verdict on two looks of the built-in images, drawn anew for each seed: widths 8..128 where "
+        "not matched, 15 epochs at 64x64, test part.",
+        [
+            {"kind": k, "net": n, "seed": s}
+            for k, s, n in product(["small-sharp", "large-blurred"], FIVE, list(VERDICT))
+        ],
+        measure_wirings,
+    ),
+    "race": Experiment(
+        "Seconds until the validation IoU of real nuclei passes what the popular recipe ends with: UNet++ at widths "
+        "8..128, 64x64. Each run's seconds are of one thread, from its first batch, validation included.",
+        [{"entrant": e, "seed": s} for s, e in product(range(3), RACE)],
+        measure_race,
+    ),
+    "race_gpu": Experiment(
+        "The experiment race at the papers' widths, 32 to 512, and 96x96. Made for a CUDA GPU.",
+        [{"entrant": e, "seed": s} for s, e in product(range(3), RACE)],
+        partial(measure_race, scale=ON_GPU),
     ),
 }
 

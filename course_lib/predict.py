@@ -1,6 +1,7 @@
 """From a trained net to probability maps, for images of any size."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -9,17 +10,17 @@ from course_lib.errors import UserError
 from course_lib.setting import Setting, torch_device
 
 Head = int | str  # a level 1..depth, or "mean"
+QUIET = 0.02  # added to the deviation that images are divided by: the noise of an empty image stays small
 
 
 def standardise(images: Tensor) -> Tensor:
     """Images (N, C, H, W) in 0..1 -> mean 0 and deviation 1 in each image, over its channels and pixels.
 
-    A dark image and a bright one then differ in what they show, not in how long the shutter was open. The
-    small constant keeps the noise of an empty image small.
+    A dark image and a bright one then differ in what they show, not in how long the shutter was open.
     """
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     deviation = images.std(dim=(1, 2, 3), keepdim=True, correction=0)
-    return (images - mean) / (deviation + 0.02)
+    return (images - mean) / (deviation + QUIET)
 
 
 def as_input(images: Tensor) -> Tensor:
@@ -54,21 +55,13 @@ def probabilities(
 ) -> Tensor:
     """Probability maps (N, classes, H, W), float32 on the CPU, of images (N, C, H, W) the net takes as they are.
 
-    The net is left in the mode it was in, on the setting's device.
+    The net is left in the mode it was in; without `Setting.fold` it is moved to the setting's device.
     """
-    setting = setting or Setting()
-    device, training = torch_device(setting.device), net.training
-    maps = []
-    try:
-        model = setting.compiled(setting.place(net.eval()))
-        for batch in images.split(batch_size):
-            outputs = setting.forward(model, as_input(batch.to(device)))
-            maps.append(probability(outputs, head).cpu())
-    finally:
-        net.train(training)
-    return torch.cat(maps)
+    with _computing(net, head, setting) as maps_of:
+        return torch.cat([maps_of(batch) for batch in images.split(batch_size)])
 
 
+@torch.no_grad()
 def predict(
     net: nn.Module,
     image: Tensor,
@@ -81,7 +74,8 @@ def predict(
     """The probability map (classes, H, W) of one image (C, H, W) of any size, uint8 or prepared by `as_input`.
 
     The image is continued by its mirror image up to multiples of 2**depth. Where it is larger than `tile`, it
-    is cut into tiles that share `overlap` pixels and are blended with weights falling towards their rims.
+    is cut into tiles that share `overlap` pixels and are blended with weights falling towards their rims. Beside
+    image and map only one tile is held in memory.
 
     Raises:
         UserError: not a (C, H, W) image, or tiles that do not suit the depth.
@@ -91,31 +85,61 @@ def predict(
     step = 2 ** getattr(net, "depth", 0)
     if tile % step or overlap % step or not 0 <= overlap < tile:
         raise UserError(f"tile {tile} and overlap {overlap} do not fit: give multiples of {step}, overlap below tile")
+    light = _light(image) if image.dtype == torch.uint8 else None
     height, width = image.shape[1:]
-    image = as_input(image[None])[0]  # the whole image: a tile of background alone would be all noise
-    image = _mirror(image, *(-(-side // step) * step for side in (height, width)))
-    corners = [(y, x) for y in _starts(image.shape[1], tile, overlap) for x in _starts(image.shape[2], tile, overlap)]
-    blended, weights = 0, torch.zeros(image.shape[1:])
-    for y, x in corners:
-        piece = image[None, :, y : y + tile, x : x + tile]
-        found = probabilities(net, piece, head=head, setting=setting)[0]
-        if len(corners) == 1:
-            return found[:, :height, :width]
-        if y == x == 0:
-            blended = torch.zeros(len(found), *image.shape[1:])
-        weight = _hat(found.shape[1], overlap)[:, None] * _hat(found.shape[2], overlap)
-        blended[:, y : y + tile, x : x + tile] += weight * found
-        weights[y : y + tile, x : x + tile] += weight
-    return (blended / weights)[:, :height, :width]
+    rows, columns = (_mirrored(side, -(-side // step) * step) for side in (height, width))
+    blended = None
+    with _computing(net, head, setting) as maps_of:
+        for y, down in _bands(len(rows), tile, overlap):
+            for x, across in _bands(len(columns), tile, overlap):
+                piece = image[:, rows[y : y + tile]][:, :, columns[x : x + tile]]
+                if light is not None:  # of the whole image: a tile of background alone would be all noise
+                    piece = (piece.float() / 255 - light[0]) / light[1]
+                found = maps_of(piece[None])[0]
+                if blended is None:
+                    blended = torch.zeros(len(found), height, width)
+                place = blended[:, y : y + tile, x : x + tile]
+                weight = down[:, None] * across
+                place += (weight * found)[:, : place.shape[1], : place.shape[2]]
+    return blended
 
 
-def _mirror(image: Tensor, height: int, width: int) -> Tensor:
-    """(C, h, w) continued below and to the right by reflection, as often as it takes: (C, height, width)."""
-    for dim, side in ((1, height), (2, width)):
-        last = image.shape[dim] - 1
-        there_and_back = torch.arange(side) % max(2 * last, 1)  # 0 .. last .. 1, and again
-        image = image.index_select(dim, last - (last - there_and_back).abs())
-    return image
+@contextmanager
+def _computing(net: nn.Module, head: Head, setting: Setting | None) -> Iterator[Callable[[Tensor], Tensor]]:
+    """A function from images to probability maps on the CPU; afterwards the net is in the mode it was in."""
+    setting, training = setting or Setting(), net.training
+    device = torch_device(setting.device)
+    try:
+        model = setting.for_inference(net)
+        yield lambda images: probability(setting.forward(model, as_input(images.to(device))), head).cpu()
+    finally:
+        net.train(training)
+
+
+def _light(image: Tensor) -> tuple[float, float]:
+    """What `standardise` subtracts and divides by, from the histogram of a uint8 image: no copy of it as floats."""
+    counts = sum(torch.bincount(band.flatten(), minlength=256) for band in image.split(256, dim=1)).double()
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean = (counts * values).sum() / counts.sum()
+    deviation = ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt()
+    return mean.item(), deviation.item() + QUIET
+
+
+def _mirrored(side: int, wanted: int) -> Tensor:
+    """Where each of `wanted` pixels comes from: 0 .. side - 1, then back by reflection, as often as it takes."""
+    last = side - 1
+    there_and_back = torch.arange(wanted) % max(2 * last, 1)
+    return last - (last - there_and_back).abs()
+
+
+def _bands(side: int, tile: int, overlap: int) -> list[tuple[int, Tensor]]:
+    """Where tiles begin along one side, and each one's weights (length,): over all tiles they add up to 1."""
+    starts = list(_starts(side, tile, overlap))
+    hats = [_hat(min(side, tile), overlap) for _ in starts]
+    total = torch.zeros(side)
+    for start, hat in zip(starts, hats, strict=True):
+        total[start : start + tile] += hat
+    return [(start, hat / total[start : start + tile]) for start, hat in zip(starts, hats, strict=True)]
 
 
 def _starts(side: int, tile: int, overlap: int) -> Iterator[int]:

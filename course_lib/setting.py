@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.errors import UserError
+from course_lib.fold import folded
 
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -20,12 +21,14 @@ class Setting:
         precision: of the convolutions: "fp32", "bf16" or "fp16". Weights, norms and losses stay fp32.
         channels_last: store the channels of a pixel side by side (NHWC).
         compile: fuse operations with torch.compile; the first step then takes tens of seconds.
+        fold: for inference alone: norms are folded into the convolutions before them (`fold.folded`).
     """
 
     device: str = "auto"
     precision: str = "fp32"
     channels_last: bool = False
     compile: bool = False
+    fold: bool = False
 
     def __post_init__(self):
         if self.precision not in FORMATS:
@@ -38,7 +41,7 @@ class Setting:
             precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         else:
             precision = "bf16" if cpu_has_bf16() else "fp32"
-        return cls(device, precision, channels_last=True)
+        return cls(device, precision, channels_last=True, fold=True)
 
     def place(self, net: nn.Module) -> nn.Module:
         """Move `net` itself to the device and into the memory layout, and return it."""
@@ -48,6 +51,10 @@ class Setting:
     def compiled(self, net: nn.Module) -> nn.Module:
         """The net with its operations fused where `compile` asks for it, else the net."""
         return torch.compile(net) if self.compile else net
+
+    def for_inference(self, net: nn.Module) -> nn.Module:
+        """The net in evaluation mode, placed, and compiled where asked for: a copy where `fold` is on, else itself."""
+        return self.compiled(self.place(folded(net) if self.fold else net.eval()))
 
     def forward(self, net: nn.Module, images: Tensor) -> list[Tensor]:
         """Images (N, C, H, W), floats on the device -> the logits of each head, a list also where it is one."""

@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from threading import Barrier
 from time import sleep
@@ -102,13 +103,15 @@ def tiny_splits(name, size, *, count=0, seed=0, look=None, progress=True):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Every experiment on a few images and at a few channels."""
+    """Every experiment on a few images, at a few channels, for one epoch."""
     monkeypatch.setattr(experiments, "load", tiny_splits)
-    monkeypatch.setattr(experiments, "SMALL", (1, 2, 2, 2, 3))
-    monkeypatch.setattr(experiments, "MEDIUM", (2, 3))
-    real = experiments.train_and_score
-    monkeypatch.setattr(experiments, "train_and_score", lambda net, splits, *, epochs, seed: real(
+    make, train = experiments.fresh, experiments.train_and_score
+    monkeypatch.setattr(experiments, "fresh", lambda seed, widths, **config: make(
+        seed, widths=(1, 2, 2, 2, 3)[: len(widths)], **config))  # fmt: skip
+    monkeypatch.setattr(experiments, "train_and_score", lambda net, splits, *, epochs, seed: train(
         net, splits, epochs=1, seed=seed))  # fmt: skip
+    for name, entrant in experiments.RACE.items():
+        monkeypatch.setitem(experiments.RACE, name, replace(entrant, epochs=1))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -120,7 +123,11 @@ def test_every_run_of_every_experiment_can_be_measured(name, small):
         if kind not in seen:
             row = measure(**values)
             assert not set(row) & set(values)  # numbers must not overwrite what tells the runs apart
-            assert 0 <= row["iou_pooled"] <= 1 and row["parameters"] >= 0 and row["images"] == 1
+            if name.startswith("race"):
+                assert len(row["val_iou"]) == len(row["seconds_of_epochs"]) == row["epochs"] == 1
+                assert row["seconds"] == pytest.approx(sum(row["seconds_of_epochs"]), abs=1e-3)
+            else:
+                assert 0 <= row["iou_pooled"] <= 1 and row["parameters"] >= 0 and row["images"] == 1
             seen.add(kind)
 
 
@@ -222,6 +229,17 @@ def test_the_verdict_compares_nets_of_equal_cost():
             assert like(NestedUNet(widths=widths, wiring="unet")) == pytest.approx(wanted[like.__name__], rel=0.01), (
                 name
             )
+
+
+def test_the_gpu_versions_have_the_papers_widths(small, monkeypatch):
+    asked = []
+    make = experiments.fresh
+    monkeypatch.setattr(experiments, "fresh", lambda seed, widths, **config: asked.append(widths) or make(
+        seed, widths=widths, **config))  # fmt: skip
+    monkeypatch.setattr(experiments, "load", lambda name, size, **options: asked.append(size) or tiny_splits(name, 32))
+    for name, net in (("verdict_gpu", {"net": "unet++"}), ("race_gpu", {"entrant": "short"})):
+        EXPERIMENTS[name].measure(**net, seed=0)
+    assert asked == [96, (32, 64, 128, 256, 512)] * 2
 
 
 def test_the_verdict_keeps_every_image_and_every_level(small):

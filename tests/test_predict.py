@@ -7,6 +7,7 @@ from torch import nn
 
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet, VGGBlock
+from course_lib.measure import peak_memory
 from course_lib.predict import as_input, predict, probabilities, probability, standardise
 from course_lib.setting import FORMATS, Setting, torch_device
 
@@ -232,6 +233,21 @@ def test_seams_of_a_grid_are_small():
     assert (whole - tiled).abs().mean() < 0.1 * whole.std()
     steps = tiled.diff(dim=2).abs().amax(dim=(0, 1))
     assert steps[31:64].max() < 1.5 * whole.diff(dim=2).abs().max()
+
+
+def test_tiles_of_bytes_share_the_light_of_the_whole_image():
+    """Left half dark, right half bright: a tile standardised by itself would not know which it is."""
+    image = torch.cat([torch.full((3, 16, 24), 10), torch.full((3, 16, 24), 240)], dim=2).to(torch.uint8)
+    expected = standardise(image[None].float() / 255)[0, :1].sigmoid()
+    torch.testing.assert_close(predict(Recorder(), image, tile=8, overlap=0, setting=CPU), expected)
+
+
+def test_of_a_large_image_only_the_map_and_a_tile_are_held():
+    net, side, tile = make(widths=(2, 3), deep_supervision=False), 1200, 64
+    image = torch.zeros(3, side, side, dtype=torch.uint8)
+    one_tile = peak_memory(lambda: predict(net, image[:, :tile, :tile], tile=tile, overlap=8, setting=CPU))
+    whole = peak_memory(lambda: predict(net, image, tile=tile, overlap=8, setting=CPU))
+    assert whole < 4 * side * side + 4 * one_tile
 
 
 @pytest.mark.parametrize(("tile", "overlap"), [(30, 8), (32, 6), (32, 32), (32, 40), (32, -4)])

@@ -6,6 +6,7 @@ from torch import nn
 
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
+from course_lib.predict import probabilities
 from course_lib.setting import Setting, torch_device
 
 
@@ -45,6 +46,18 @@ def test_place_sets_the_memory_layout(net):
     assert net.node(0, 1).conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_folding_is_for_inference_and_on_a_copy(net):
+    image = torch.rand(2, 3, 16, 24)
+    plain = probabilities(net.train(), image, setting=Setting("cpu"))
+    found = probabilities(net, image, setting=Setting("cpu", channels_last=True, fold=True))
+    torch.testing.assert_close(found, plain, rtol=0, atol=1e-5)
+    assert net.training and net.node(0, 1).conv1.weight.is_contiguous()
+    assert isinstance(net.node(0, 1).bn1, nn.BatchNorm2d)
+    small = Setting("cpu", fold=True).for_inference(net)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in small.modules())
+    assert Setting("cpu").for_inference(net) is net and not net.training
+
+
 def test_one_tensor_becomes_a_list_of_one():
     outputs = Setting("cpu").forward(nn.Conv2d(3, 1, 1), torch.rand(1, 3, 4, 4))
     assert isinstance(outputs, list) and outputs[0].shape == (1, 1, 4, 4)
@@ -52,5 +65,5 @@ def test_one_tensor_becomes_a_list_of_one():
 
 def test_fast_is_a_setting_of_this_machine():
     fast = Setting.fast("cpu")
-    assert fast.device == "cpu" and fast.channels_last and not fast.compile
+    assert fast.device == "cpu" and fast.channels_last and fast.fold and not fast.compile
     assert fast.precision in ("fp32", "bf16")
