@@ -23,6 +23,7 @@ from course_lib.archive import open_archive, read_entry, sha256_of
 from course_lib.errors import UserError
 from course_lib.synthetic import draw_nuclei
 
+TILE = "@"  # between the id of an image and the place of a tile in it
 PREPARATION = 1  # goes up when prepared pixels would change: older cache files are then not used any more
 
 # Looks are told apart by channel means, which resizing does not change. In BBBC038 the channels of grey images
@@ -96,6 +97,7 @@ def load(
     count: int = 600,
     seed: int = 0,
     look: str | None = None,
+    tiles: bool = False,
     download: bool = False,
     progress: bool = True,
 ) -> Splits:
@@ -106,6 +108,8 @@ def load(
             names (endings aside): png, tif or jpg; masks hold 0/1, 0/255 or instance numbers.
         count, seed: of the images drawn for "synthetic".
         look: "synthetic" images of one kind, such as "small-sharp" (`synthetic.LOOKS`); None: all kinds in turn.
+        tiles: cut images into tiles at their own resolution in place of resizing them, for what is thin or small.
+            All tiles of an image are in one part; the shares are then those of images.
         download: whether a missing archive may be fetched. Nothing is ever downloaded without it.
         progress: whether to show a bar while images are prepared.
 
@@ -115,19 +119,21 @@ def load(
         raise UserError(f"size is {size}: use a number of pixels between 16 and 1024")
     if look is not None and name != "synthetic":
         raise UserError(f"look {look!r} is for the built-in images: leave it out for {str(name)!r}")
+    if tiles and name == "synthetic":
+        raise UserError("the built-in images are drawn at the size asked for: leave tiles out")
     if name == "synthetic":
         ids = [f"synthetic-{seed}-{i:05d}" for i in range(count)]
         prepared = Prepared(*draw_nuclei(count, size, seed=seed, look=look), ids)
     elif name in SOURCES:
-        prepared = _from_archive(name, size, download, progress)
+        prepared = _from_archive(name, size, tiles, download, progress)
     elif Path(name).is_dir():
-        prepared = _from_folder(Path(name), size, progress)
+        prepared = _from_folder(Path(name), size, tiles, progress)
     else:
         raise UserError(
             f"there is no data set or folder {str(name)!r} (looked in {Path.cwd()}): "
             f"use synthetic, {', '.join(SOURCES)} or a folder"
         )
-    return split(*prepared)
+    return split(*prepared, [id.rpartition(TILE)[0] for id in prepared.ids] if tiles else None)
 
 
 def best_at_hand() -> str:
@@ -137,14 +143,14 @@ def best_at_hand() -> str:
     return "bbbc038" if there else "synthetic"
 
 
-def _from_archive(name: str, size: int, download: bool, progress: bool) -> Prepared:
+def _from_archive(name: str, size: int, tiles: bool, download: bool, progress: bool) -> Prepared:
     source, folder = SOURCES[name], cache.folder()
     cache.sweep(folder)
     local = os.environ.get(source.variable)
     if local and not Path(local).is_file():
         raise UserError(f"{source.variable} names {local}, which is not a file: correct it or unset it")
     digest = sha256_of(Path(local)) if local else source.sha256
-    cached = folder / f"{name}-{digest[:16]}-{size}-v{PREPARATION}.npz"
+    cached = folder / f"{name}-{digest[:16]}-{size}{'-tiles' if tiles else ''}-v{PREPARATION}.npz"
     stored = cache.read(cached, Prepared._fields)
     if stored is not None:
         images, labels, ids = stored
@@ -152,7 +158,7 @@ def _from_archive(name: str, size: int, download: bool, progress: bool) -> Prepa
     path = Path(local) if local else _at_hand(name, folder, download, progress)
     with open_archive(path) as archive:
         samples = find_samples(archive.namelist(), path, mask_per_nucleus=source.mask_per_nucleus)
-        prepared = prepare(samples, partial(read_entry, archive), size, path, progress=progress)
+        prepared = prepare(samples, partial(read_entry, archive), size, path, tiles=tiles, progress=progress)
     cache.write(cached, **prepared._asdict())
     return prepared
 
@@ -175,7 +181,7 @@ def _at_hand(name: str, folder: Path, download: bool, progress: bool) -> Path:
     return path
 
 
-def _from_folder(folder: Path, size: int, progress: bool) -> Prepared:
+def _from_folder(folder: Path, size: int, tiles: bool, progress: bool) -> Prepared:
     files = [file for kind in ("images", "masks") for file in (folder / kind).glob("*")]
     samples = find_samples((file.relative_to(folder).as_posix() for file in files), folder)
 
@@ -185,7 +191,7 @@ def _from_folder(folder: Path, size: int, progress: bool) -> Prepared:
         except OSError as error:
             raise UserError(f"{folder / name} cannot be read ({error.strerror}): check its permissions") from error
 
-    return prepare(samples, read, size, folder, progress=progress)
+    return prepare(samples, read, size, folder, tiles=tiles, progress=progress)
 
 
 def find_samples(names: Iterable[str], where: Path, *, mask_per_nucleus: bool = False) -> list[Sample]:
@@ -215,22 +221,30 @@ def find_samples(names: Iterable[str], where: Path, *, mask_per_nucleus: bool = 
 
 
 def prepare(
-    samples: list[Sample], read: Callable[[str], bytes], size: int, where: Path, *, progress: bool = True
+    samples: list[Sample],
+    read: Callable[[str], bytes],
+    size: int,
+    where: Path,
+    *,
+    tiles: bool = False,
+    progress: bool = True,
 ) -> Prepared:
-    """Reads, labels and resizes all samples. Threads share the work (decoding releases the interpreter's lock);
-    results come back in the order of the samples, and only a few full-size images are held at a time."""
+    """Reads, labels and resizes all samples, or cuts them into tiles. Threads share the work (decoding releases the
+    interpreter's lock); results come back in the order of the samples, and few full-size images are held at a time."""
 
-    def work(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    def work(sample: Sample) -> list[tuple[np.ndarray, np.ndarray, str]]:
         image, labels = _read_sample(sample, read, where)
-        return pixels.resize_image(image, size), pixels.resize_labels(labels, size)
+        if tiles:
+            return [(*piece, f"{sample.id}{TILE}{place}") for place, piece in pixels.cut(image, labels, size).items()]
+        return [(pixels.resize_image(image, size), pixels.resize_labels(labels, size), sample.id)]
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        results = pool.map(work, samples)
-        bar = tqdm(results, desc=f"preparing {where.name}", total=len(samples), disable=not progress)
-        images, labels = map(np.stack, zip(*bar, strict=True))
+        bar = tqdm(pool.map(work, samples), f"preparing {where.name}", len(samples), disable=not progress)
+        images, labels, ids = zip(*(piece for pieces in bar for piece in pieces), strict=True)
+    labels = np.stack(labels)
     if not labels.any():
         raise UserError(f"{where}: no mask holds a nucleus that shows at {size} x {size}: check the masks")
-    return Prepared(images, labels, [sample.id for sample in samples])
+    return Prepared(np.stack(images), labels, list(ids))
 
 
 def _read_sample(sample: Sample, read: Callable[[str], bytes], where: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -259,23 +273,27 @@ def look_of(image: np.ndarray) -> str:
     return "bright" if means.mean() >= BRIGHT else "dark"
 
 
-def split(images: np.ndarray, labels: np.ndarray, ids: list[str]) -> Splits:
+def split(images: np.ndarray, labels: np.ndarray, ids: list[str], groups: list[str] | None = None) -> Splits:
     """Deals images uint8 (N, S, S, 3) and labels int32 (N, S, S) to train, val and test.
 
     Images are sorted by look and then by the SHA-256 of their id, and dealt in the order DEAL. So the parts
-    depend on the ids, not on the order of files or on the machine, and each look is in all parts. Raises
-    UserError for fewer than three images and for an id that occurs twice.
+    depend on the ids, not on the order of files or on the machine, and each look is in all parts. Images of one of
+    `groups`, such as the tiles of one picture, stay together: the groups are dealt, by their names. Raises UserError
+    for fewer than three images or groups and for an id that occurs twice.
     """
-    if len(ids) < 3:
-        raise UserError(f"the data set has {len(ids)} image(s): train, val and test need at least 3, so add some")
+    members: dict[str, list[int]] = defaultdict(list)
+    for n, group in enumerate(groups or ids):
+        members[group].append(n)
+    if len(ids) < 3 or len(members) < 3:
+        raise UserError(f"the data set has {len(members)} image(s): train, val and test need at least 3, so add some")
     if len(set(ids)) < len(ids):
         twice = next(id for id in ids if ids.count(id) > 1)
         raise UserError(f"two images have the id {twice!r}: rename or remove one")
-    hashed = [sha256(id.encode(errors="surrogateescape")).hexdigest() for id in ids]
-    order = sorted(range(len(ids)), key=lambda n: (look_of(images[n]), hashed[n]))
+    hashed = {group: sha256(group.encode(errors="surrogateescape")).hexdigest() for group in members}
+    looks = {group: look_of(np.concatenate(images[found])) for group, found in members.items()}
     dealt: dict[str, list[int]] = {part: [] for part in Splits._fields}
-    for place, n in enumerate(order):
-        dealt[DEAL[place % len(DEAL)]].append(n)
+    for place, group in enumerate(sorted(members, key=lambda group: (looks[group], hashed[group]))):
+        dealt[DEAL[place % len(DEAL)]] += members[group]
     return Splits(*(_part(images, labels, ids, sorted(chosen, key=ids.__getitem__)) for chosen in dealt.values()))
 
 

@@ -8,6 +8,7 @@ H is two convolutions, D halves, U doubles, [ ] concatenates channels (Zhou et a
 """
 
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -122,7 +123,7 @@ class NestedUNet(nn.Module):
             x[i, j] = self.node(i, j)(inputs)
         return [self.get_submodule(name)(x[0, j]) for name, j in self.heads.items()]
 
-    def prune(self, level: int) -> "NestedUNet":
+    def prune(self, level: int) -> Self:
         """The grid of depth `level` with this net's weights: nodes with i + j <= level, heads 1..level.
 
         Nothing that is cut feeds a head that stays, so those heads give the same logits bit for bit.
@@ -136,7 +137,7 @@ class NestedUNet(nn.Module):
         if level not in range(1, self.depth + 1):
             raise UserError(f"level {level} does not exist: choose 1 to {self.depth}")
         with torch.device("meta"):  # no weights are drawn, so the caller's random state stays as it was
-            pruned = NestedUNet(**{**self.config, "widths": self.config["widths"][: level + 1]})
+            pruned = type(self)(**{**self.config, "widths": self.config["widths"][: level + 1]})
         weights = self.state_dict()
         pruned.load_state_dict({name: weights[name].clone() for name in pruned.state_dict()}, assign=True)
         return pruned.train(self.training)

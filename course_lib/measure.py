@@ -25,18 +25,21 @@ def parameters(net: nn.Module) -> int:
 def macs(net: nn.Module, size: tuple[int, int] = (96, 96), *, in_channels: int = 3) -> int:
     """Multiply-accumulates of all convolutions for one image of (height, width).
 
-    One output value of a k x k convolution takes c_in * k * k of them. Nothing is computed: shapes suffice.
+    One output value of a k x k convolution takes c_in * k * k of them; of an up-convolution, where every input value
+    is spread, one input value takes c_out * k * k. Nothing is computed: shapes suffice.
     """
     total = 0
 
-    def add(conv: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def add(conv: nn.Conv2d | nn.ConvTranspose2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
-        taps = conv.in_channels // conv.groups * conv.kernel_size[0] * conv.kernel_size[1]
-        total += output.numel() * taps
+        up = isinstance(conv, nn.ConvTranspose2d)
+        channels = conv.out_channels if up else conv.in_channels
+        taps = channels // conv.groups * conv.kernel_size[0] * conv.kernel_size[1]
+        total += (inputs[0] if up else output).numel() * taps
 
     shadow = copy.deepcopy(net).to("meta").eval()
     for module in shadow.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             module.register_forward_hook(add)
     shadow(torch.empty(1, in_channels, *size, device="meta"))
     return total
@@ -110,7 +113,7 @@ def receptive_field(net: nn.Module, *, side: int = 256, in_channels: int = 3) ->
     """
     shadow = copy.deepcopy(net).cpu().eval().double()
     for module in shadow.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             module.weight.data.abs_()
             if module.bias is not None:
                 module.bias.data.zero_()
@@ -118,7 +121,7 @@ def receptive_field(net: nn.Module, *, side: int = 256, in_channels: int = 3) ->
             module.reset_parameters()
         for name, child in module.named_children():
             if isinstance(child, nn.MaxPool2d):
-                setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride))
+                setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
     image = torch.ones(1, in_channels, side, side, dtype=torch.float64, requires_grad=True)
     outputs = shadow(image)
     last = outputs if isinstance(outputs, Tensor) else outputs[-1]

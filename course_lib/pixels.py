@@ -5,36 +5,56 @@ resizing uses whole numbers only, so that every machine gets the same pixels.
 """
 
 import io
+from itertools import product
 
 import numpy as np
-from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from skimage.measure import label
 
 from course_lib.errors import UserError
 
 SUFFIXES = {".png", ".tif", ".tiff", ".jpg", ".jpeg"}
-MAX_PIXELS = 8192 * 8192  # a header that announces more is a mistake or an attack: refused before decoding
+KINDS = (
+    (b"\x89PNG", PngImageFile),
+    (b"\xff\xd8", JpegImageFile),
+    (b"II*\0", TiffImageFile),
+    (b"MM\0*", TiffImageFile),
+)
+LARGEST = 10_240  # pixels along a side of a square
+MAX_PIXELS = LARGEST * LARGEST  # a header that announces more is a mistake or an attack: refused before decoding
 
 
 def read_image(data: bytes, where: str) -> np.ndarray:
     """The bytes of a png, tif or jpg file -> uint8 (H, W, 3).
 
-    Grey is repeated three times and alpha is dropped. What has more than 8 bits a pixel is stretched to
-    0..255 by its own darkest and brightest value, because such files rarely use their whole range.
-    `where` names the file in the UserError raised for anything else.
+    Grey is repeated three times, of two channels the third is empty, and a fourth (alpha) is dropped. What has more
+    than 8 bits a pixel is stretched to 0..255 by its own darkest and brightest value, because such files rarely use
+    their whole range. `where` names the file in the UserError raised for anything else.
     """
     pixels = _decode(data, where, as_colour=True)
-    if pixels.ndim == 2:
-        pixels = np.stack([pixels] * 3, axis=-1)
-    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
-        raise UserError(f"{where} has shape {pixels.shape}: save it as one grey or RGB image")
-    pixels = pixels[..., :3]
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 2, 3, 4)):
+        raise UserError(f"{where} has shape {pixels.shape}: save it as one image of one to four channels")
+    pixels = _as_bytes(np.atleast_3d(pixels)[..., :3], where)
+    height, width, channels = pixels.shape
+    if channels == 1:
+        return np.repeat(pixels, 3, axis=2)
+    return pixels if channels == 3 else np.dstack([pixels, np.zeros((height, width), np.uint8)])
+
+
+def _as_bytes(pixels: np.ndarray, where: str) -> np.ndarray:
+    """Any numbers -> uint8, the lowest of them 0 and the highest 255; uint8 as it is."""
     if pixels.dtype == np.uint8:
         return pixels
     low, high = float(pixels.min()), float(pixels.max())
     if not np.isfinite(high - low):
         raise UserError(f"{where} holds values that are not finite numbers: export the image again")
-    return np.rint((pixels.astype(np.float64) - low) * (255 / ((high - low) or 1))).astype(np.uint8)
+    scale = 255 / ((high - low) or 1)
+    if pixels.dtype == np.uint16:  # by a table: a large image is not copied as float64
+        every = np.arange(int(low), int(high) + 1).astype(np.float64)
+        return np.rint((every - low) * scale).astype(np.uint8)[pixels - np.uint16(low)]
+    return np.rint((pixels.astype(np.float64) - low) * scale).astype(np.uint8)
 
 
 def read_mask(data: bytes, where: str) -> np.ndarray:
@@ -109,6 +129,28 @@ def resize_labels(labels: np.ndarray, size: int) -> np.ndarray:
     return (consecutive.reshape(owner.shape) + first).astype(np.int32)
 
 
+def cut(image: np.ndarray, labels: np.ndarray, size: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Tiles of `size` x `size` that cover image (H, W, C) and labels (H, W): "row,column" of their corner -> the two.
+
+    As few as cover it, evenly placed, so neighbours overlap where `size` does not divide the side. A side below `size`
+    is continued by its mirror image. The labels of a tile are numbered 1..K; an object that is cut keeps one number.
+    """
+    short = [(0, max(0, size - side)) for side in labels.shape]
+    image, labels = np.pad(image, [*short, (0, 0)], mode="symmetric"), np.pad(labels, short, mode="symmetric")
+    found = {}
+    for y, x in product(*(_corners(side, size) for side in labels.shape)):
+        place = np.s_[y : y + size, x : x + size]
+        kinds, numbers = np.unique(labels[place], return_inverse=True)
+        numbers = numbers.reshape(size, size) + int(kinds[0] > 0)  # without background counting still starts at 1
+        found[f"{y},{x}"] = image[place], numbers.astype(np.int32)
+    return found
+
+
+def _corners(side: int, size: int) -> list[int]:
+    count = -(-side // size)
+    return [(side - size) * n // max(1, count - 1) for n in range(count)]
+
+
 def _pieces(length: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cuts an axis at the borders of its `length` old and `size` new pixels.
 
@@ -128,18 +170,20 @@ def _sums(values: np.ndarray, size: int) -> np.ndarray:
 def _decode(data: bytes, where: str, *, as_colour: bool) -> np.ndarray:
     """Bytes -> (H, W) or (H, W, C) as stored; `as_colour` turns palettes and the like into RGB."""
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "TIFF", "JPEG")) as image:
+        kind = next(kind for start, kind in KINDS if data.startswith(start))
+        with kind(io.BytesIO(data)) as image:  # Image.open would warn of large images, whose extent is checked here
             _check_extent(where, *image.size, pages=image.n_frames if image.format == "TIFF" else 1)
             deep = image.mode.startswith(("I", "F"))
-            bits = 16 if ";16" in str(image.tile) else 8
+            bits, two_channels = 16 if ";16" in str(image.tile) else 8, False
             if image.format == "TIFF":
                 bits = np.max(image.tag_v2.get(258, 1))  # BitsPerSample
-            if deep or bits <= 8:  # of 16-bit colour Pillow would keep 8 bits or less
+                samples, alpha = image.tag_v2.get(277, 1), image.tag_v2.get(338, (0,))[0]  # alpha: of ExtraSamples
+                two_channels = samples == 2 and not alpha
+            # Of 16-bit colour Pillow would keep 8 bits or less, and of two channels the first.
+            if deep or (bits <= 8 and not two_channels):
                 return np.asarray(image.convert("RGB") if as_colour and not deep else image)
     except UserError:
         raise
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{where} announces too many pixels: cut it into tiles of at most 8192 x 8192") from error
     except Exception:  # decoders raise a dozen kinds on damaged files; tifffile below reads some of these
         pass
     try:
@@ -161,6 +205,8 @@ def _decode(data: bytes, where: str, *, as_colour: bool) -> np.ndarray:
 
 def _check_extent(where: str, width: int, height: int, *, pages: int) -> None:
     if width * height > MAX_PIXELS:
-        raise UserError(f"{where} announces {width} x {height} pixels: cut it into tiles of at most 8192 x 8192")
+        raise UserError(
+            f"{where} announces {width} x {height} pixels: cut it into tiles of at most {LARGEST} x {LARGEST}"
+        )
     if pages > 1:
         raise UserError(f"{where} holds {pages} images: save one image per file")

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from course_lib import files
-from course_lib.checkpoint import load, load_model, same_weights, save, save_model
+from course_lib.checkpoint import config_of, load, load_model, same_weights, save, save_model
 from course_lib.errors import UserError
 from course_lib.files import write
 from course_lib.grid import NestedUNet
+from course_lib.relatives import RELATIVES
 
 OPTIONS = {"in_channels": 2, "classes": 3, "widths": (4, 6, 10), "wiring": "unet+", "deep_supervision": True}
 
@@ -234,5 +235,70 @@ def test_weights_that_do_not_fit_their_config_are_refused(tmp_path, change):
 @pytest.mark.parametrize("weights", [None, [1], {}, {"conv0_0.conv1.weight": "text"}])
 def test_weights_that_are_none_are_refused(tmp_path, weights):
     save({"config": make().config, "weights": weights}, tmp_path / "model.pt")
+    with pytest.raises(UserError, match="do not fit their own config"):
+        load_model(tmp_path / "model.pt")
+
+
+# Files of bare weights
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"wiring": "unet", "deep_supervision": False},
+        {"wiring": "unet++", "deep_supervision": False},
+        {"wiring": "unet++", "deep_supervision": True, "widths": (4, 6), "in_channels": 1, "classes": 2},
+    ],
+)
+@pytest.mark.parametrize("wrapped", ["plain", "state_dict", "module."])
+def test_bare_weights_with_the_published_names_load(tmp_path, options, wrapped):
+    net = make(**options)
+    content = dict(net.state_dict())
+    if wrapped == "state_dict":
+        content = {"epoch": 3, "state_dict": content}
+    elif wrapped == "module.":
+        content = {f"module.{name}": value for name, value in content.items()}
+    save(content, tmp_path / "model.pth")
+    again, facts = load_model(tmp_path / "model.pth")
+    assert same_weights(net, again) and facts == {} and not again.training
+    assert again.config == net.config
+
+
+@pytest.mark.parametrize("wiring", ["unet+", "unet-e"])
+def test_bare_weights_that_two_wirings_share_are_not_guessed(wiring):
+    assert config_of(make(wiring=wiring).state_dict()) is None
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda weights: weights.pop("conv0_1.bn2.bias"),
+        lambda weights: weights.update({"conv0_1.conv1.weight": torch.zeros(4, 11, 3, 3)}),
+        lambda weights: weights.update({"conv0_0.conv1.weight": torch.zeros(4)}),
+        lambda weights: weights.update({"extra": torch.zeros(1)}),
+        lambda weights: weights.clear(),
+    ],
+)
+def test_foreign_weights_are_refused(tmp_path, spoil):
+    weights = dict(make(wiring="unet++").state_dict())
+    spoil(weights)
+    save(weights, tmp_path / "foreign.pth")
+    with pytest.raises(UserError, match=r"foreign\.pth holds no model of this course"):
+        load_model(tmp_path / "foreign.pth")
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+def test_every_relative_comes_back_bit_for_bit(tmp_path, name):
+    torch.manual_seed(0)
+    net = RELATIVES[name](in_channels=3, classes=1, widths=(4, 6, 10))
+    save_model(net, tmp_path / "model.pt", size=32)
+    again, facts = load_model(tmp_path / "model.pt")
+    assert type(again) is type(net) and again.config == net.config and facts == {"size": 32}
+    assert same_weights(net, again)
+
+
+def test_a_kind_of_net_that_is_not_ours_is_refused(tmp_path):
+    net = make()
+    save({"net": "print", "config": {}, "weights": net.state_dict()}, tmp_path / "model.pt")
     with pytest.raises(UserError, match="do not fit their own config"):
         load_model(tmp_path / "model.pt")

@@ -229,6 +229,41 @@ def test_shuffled_images_give_the_same_split():
     assert same(data.split(images, labels, ids), data.split(images[order], labels[order], [ids[i] for i in order]))
 
 
+def test_groups_stay_together():
+    images, labels = data.draw_nuclei(20, 32)
+    ids, groups = [f"x{i}" for i in range(20)], [f"g{i // 2}" for i in range(20)]
+    parts = data.split(images, labels, ids, groups)
+    assert sum(len(part.ids) for part in parts) == 20
+    of_group = {}
+    for name, part in zip(parts._fields, parts, strict=True):
+        for id in part.ids:
+            of_group.setdefault(groups[ids.index(id)], set()).add(name)
+    assert len(of_group) == 10 and all(len(names) == 1 for names in of_group.values())
+    with pytest.raises(UserError, match=r"has 2 image\(s\)"):
+        data.split(images, labels, ids, ["a", "b"] * 10)
+
+
+def test_tiles_keep_resolution_and_stay_with_their_image(bbbc, folder, own_cache):
+    whole = {}
+    for n, name in enumerate(IDS):
+        whole[name] = picture(n)
+    found = load(folder, tiles=True)
+    assert sum(len(part.ids) for part in found) == 7 * 2 * 3  # 24 x 36 in tiles of 16
+    for part in found:
+        for id, image, mask in zip(part.ids, part.images, part.masks, strict=True):
+            stem, place = id.split("@")
+            y, x = map(int, place.split(","))
+            pixels_there, labels = whole[stem]
+            assert (image.permute(1, 2, 0).numpy() == pixels_there[y : y + SIZE, x : x + SIZE]).all()
+            assert (mask[0].numpy() == (labels[y : y + SIZE, x : x + SIZE] > 0)).all()
+    parts = [{id.split("@")[0] for id in part.ids} for part in found]
+    assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
+    assert same(load(tiles=True), load(tiles=True)) and not same(load(tiles=True), load())
+    assert len(list(own_cache.glob("*.npz"))) == 2
+    with pytest.raises(UserError, match="leave tiles out"):
+        load("synthetic", tiles=True)
+
+
 def test_join_keeps_everything(bbbc):
     splits = load()
     everything = data.join(splits)

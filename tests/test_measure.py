@@ -34,6 +34,7 @@ def test_macs_by_hand():
     assert macs(nn.Conv2d(4, 8, (1, 5), groups=2), (4, 6), in_channels=4) == 4 * 2 * 8 * 2 * 5
     assert macs(VGGBlock(3, 4), (4, 6)) == 24 * (4 * 27 + 4 * 36)
     assert macs(nn.BatchNorm2d(3), (4, 6)) == 0
+    assert macs(nn.ConvTranspose2d(3, 8, 2, stride=2), (4, 6)) == 4 * 6 * 3 * 8 * 4  # (8, 12) pixels, one tap each
 
 
 @pytest.mark.parametrize(
@@ -169,6 +170,13 @@ def test_receptive_fields_by_hand(net, expected):
     """The last: rows 14..18 after the up-sampling come from rows 7..9, these from 14..19, and those from 12..21."""
     torch.manual_seed(0)
     assert receptive_field(net, side=32) == expected
+
+
+def test_receptive_fields_of_pooling_at_stride_1_and_of_up_convolutions():
+    assert receptive_field(nn.Sequential(nn.MaxPool2d(5, stride=1, padding=2)), side=32) == (5, 5)
+    torch.manual_seed(0)
+    up = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(4, 1, 2, stride=2))
+    assert receptive_field(nn.Sequential(up, nn.ReLU()), side=32) == (6, 6)
 
 
 @pytest.mark.parametrize("wiring", ["unet", "unet-e", "unet+", "unet++"])
