@@ -27,6 +27,7 @@ from course_lib.measure import macs, matched_widths, parameters
 from course_lib.metrics import count, iou, scores
 from course_lib.predict import Head, probabilities
 from course_lib.race import RACE
+from course_lib.relatives import RELATIVES
 from course_lib.setting import Setting
 from course_lib.train import evaluate, fit
 
@@ -152,6 +153,23 @@ def measure_wirings(kind: str, net: str, seed: int) -> Row:
     return train_and_score(fresh(seed, widths=widths, **options), splits, epochs=15, seed=seed)
 
 
+RELATED = ("unet", "unet, work of unet++", "unet++", *RELATIVES, "unet3+, all heads")
+
+
+def measure_relatives(net: str, seed: int) -> Row:
+    """A relative of UNet++, or a net of the verdict, under one recipe."""
+    splits = load("bbbc038", 64, progress=False)
+    kind = net.removesuffix(", all heads")
+    if kind in RELATIVES:
+        torch.manual_seed(seed)
+        options = {"deep_supervision": True} if kind != net else {}
+        model = RELATIVES[kind](in_channels=3, classes=1, widths=SMALL, **options)
+    else:
+        widths, options = contestant(net, SMALL)
+        model = fresh(seed, widths=widths, **options)
+    return train_and_score(model, splits, epochs=15, seed=seed)
+
+
 def measure_race(entrant: str, seed: int, *, scale: Scale = ON_CPU) -> Row:
     """Validation IoU and seconds of every epoch; the test part is left alone."""
     splits = load("bbbc038", scale.size, progress=False)
@@ -234,6 +252,12 @@ EXPERIMENTS = {
             for k, s, n in product(["small-sharp", "large-blurred"], FIVE, list(VERDICT))
         ],
         measure_wirings,
+    ),
+    "relatives": Experiment(
+        "Networks that came after UNet++ or stand beside it, on real nuclei under one recipe: widths 8..128 where not "
+        "matched, 15 epochs at 64x64, test part.",
+        [{"net": n, "seed": s} for s, n in product(range(3), RELATED)],
+        measure_relatives,
     ),
     "race": Experiment(
         "Seconds until the validation IoU of real nuclei passes what the popular recipe ends with: UNet++ at widths "
