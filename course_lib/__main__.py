@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from course_lib import cache, checkpoint, data, distributed, experiments, pixels, presets, results, runner
+from course_lib import cache, checkpoint, data, distributed, experiments, presets, results, runner
+from course_lib.apply import apply_to, nuclei_of, objects, outlined
 from course_lib.errors import UserError
 from course_lib.files import write
 from course_lib.grid import SKIPS, NestedUNet
-from course_lib.instances import separate
-from course_lib.predict import Head, predict
+from course_lib.instances import instance_scores
+from course_lib.predict import Head, probabilities
 from course_lib.setting import FORMATS, Setting, cpu_has_bf16, torch_device
 from course_lib.train import Recipe, Row, evaluate, fit
 
@@ -90,10 +91,10 @@ def train(options: argparse.Namespace) -> None:
     net = NestedUNet(widths=options.widths, wiring=options.wiring, deep_supervision=options.deep_supervision)
     net.check_shape((1, 3, options.size, options.size))
     if first:  # prepares the cache that the others then read
-        splits = data.load(options.data, options.size)
+        splits = data.load(options.data, options.size, tiles=options.tiles)
     distributed.wait()
     if not first:
-        splits = data.load(options.data, options.size, progress=False)
+        splits = data.load(options.data, options.size, tiles=options.tiles, progress=False)
     out = Path(options.out)
     rows: list[Row] = []
     for row in fit(
@@ -110,7 +111,8 @@ def train(options: argparse.Namespace) -> None:
             write(out / "log.csv", _as_csv(rows))
             print("epoch {epoch:3d}  loss {loss:.4f}  val IoU {val_iou:.4f}  {seconds:.1f} s".format(**row), flush=True)
     if first:
-        checkpoint.save_model(net, out / "model.pt", data=str(options.data), size=options.size, seed=options.seed)
+        facts = {"data": str(options.data), "size": options.size, "tiles": options.tiles, "seed": options.seed}
+        checkpoint.save_model(net, out / "model.pt", **facts)
         net, _ = checkpoint.load_model(out / "model.pt")
         seconds = sum(row["seconds"] for row in rows)
         metrics = {"val": evaluate(net, splits.val, setting=setting), "seconds": seconds, "machine": results.machine()}
@@ -123,50 +125,46 @@ def train(options: argparse.Namespace) -> None:
 def score(options: argparse.Namespace) -> None:
     """Score a model on one part of a data set, or on all of it: JSON on stdout."""
     net, facts = checkpoint.load_model(options.model)
-    splits = data.load(options.data, facts.get("size", 96))
+    splits = data.load(options.data, facts.get("size", 96), tiles=facts.get("tiles", False))
     part = data.join(splits) if options.split == "all" else getattr(splits, options.split)
     metrics = evaluate(net, part, head=options.head, setting=_setting(options))
+    if options.instances:
+        maps = probabilities(net, part.images, head=options.head, setting=_setting(options))
+        metrics |= instance_scores(maps, part.labels)
     report = {"data": str(options.data), "split": options.split, "images": len(part.ids), "head": options.head}
     print(json.dumps(report | {"metrics": metrics}, indent=1))
 
 
 def predict_files(options: argparse.Namespace) -> None:
-    """Write STEM_probability.png and STEM_mask.png for every image, and STEM_instances.png where asked for."""
+    """Write a probability map and a mask for every image; with --instances also nuclei, outlines and two tables."""
     net, facts = checkpoint.load_model(options.model)
     paths = [Path(path) for path in options.images]
     twice = {path.stem for path in paths if [other.stem for other in paths].count(path.stem) > 1}
     if twice:
         raise UserError(f"two images are called {twice.pop()!r} and would overwrite each other: predict them apart")
-    out = Path(options.out)
+    out, setting = Path(options.out), _setting(options)
+    size = None if options.native or facts.get("tiles") else facts.get("size", 96)
+    counts, nuclei = [], []
     for path in paths:
-        try:
-            pixel_values = pixels.read_image(path.read_bytes(), str(path))
-        except OSError as problem:
-            raise UserError(f"{path} cannot be read ({problem.strerror}): check the path") from problem
-        found = _predict_one(net, pixel_values, None if options.native else facts.get("size", 96), options)
-        pictures = {"probability": np.rint(255 * found).astype(np.uint8), "mask": (found > 0.5).astype(np.uint8) * 255}
+        found = apply_to(path, net, size=size, head=options.head, setting=setting)
+        probability = torch.from_numpy(found.probability)
+        write(out / f"{path.stem}_probability.png", _as_png((255 * probability).round_().to(torch.uint8).numpy()))
+        write(out / f"{path.stem}_mask.png", _as_png((probability > 0.5).to(torch.uint8).mul_(255).numpy()))
         if options.instances:
-            scale = 1 if options.native else max(1, max(found.shape) / facts.get("size", 96))
-            pictures["instances"] = separate(found, scale=scale).astype(np.uint16)
-        for kind, picture in pictures.items():
-            write(out / f"{path.stem}_{kind}.png", _as_png(picture))
-        print(out / f"{path.stem}_mask.png")
+            labels = nuclei_of(found)
+            rows = [{"file": path.name} | row for row in objects(labels)]
+            counts.append({"file": path.name, "nuclei": len(rows), "area": sum(row["area"] for row in rows)})
+            nuclei += rows
+            write(out / f"{path.stem}_instances.png", _as_png(labels.astype(np.uint16)))
+            write(out / f"{path.stem}_outlines.png", _as_png(outlined(found.image, labels)))
+            write(out / "counts.csv", _as_csv(counts))  # after every image: an interruption loses none
+            write(out / "nuclei.csv", _as_csv(nuclei, ["file", "number", "area", "row", "column"]))
+        print(out / f"{path.stem}_mask.png", flush=True)
 
 
 def experiment(options: argparse.Namespace) -> None:
     """Measure one of the tables in data/results again."""
     print(experiments.run(options.name, options.workers))
-
-
-def _predict_one(net: NestedUNet, image: np.ndarray, size: int | None, options: argparse.Namespace) -> np.ndarray:
-    """The probability map (H, W). A net trained on images resized to `size` sees this one resized as well."""
-    height, width = image.shape[:2]
-    seen = image if size is None else pixels.resize_image(image, size)
-    tensor = torch.tensor(seen).permute(2, 0, 1)
-    found = predict(net, tensor, head=options.head, setting=_setting(options))[:1]
-    if size is not None:
-        found = torch.nn.functional.interpolate(found[None], (height, width), mode="bilinear")[0]
-    return found[0].numpy()
 
 
 def _setting(options: argparse.Namespace) -> Setting:
@@ -175,9 +173,9 @@ def _setting(options: argparse.Namespace) -> Setting:
     return Setting(options.device, options.precision, channels_last=torch_device(options.device).type == "cuda")
 
 
-def _as_csv(rows: Sequence[Row]) -> str:
+def _as_csv(rows: Sequence[Row], columns: Sequence[str] = ()) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer = csv.DictWriter(text, columns or rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
@@ -237,6 +235,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--deep-supervision", action="store_true")
     sub.add_argument("--widths", type=_positive, nargs="+", default=[32, 64, 128, 256, 512], metavar="W")
     sub.add_argument("--size", type=_positive, default=96, help="side of the images, in pixels")
+    sub.add_argument("--tiles", action="store_true", help="cut images into tiles of that side in place of resizing")
     sub.add_argument("--epochs", type=_positive, default=20)
     sub.add_argument("--batch-size", type=_positive, default=Recipe.batch_size, help="over all processes together")
     sub.add_argument("--lr", type=_rate, default=Recipe.lr, help="highest learning rate")
@@ -249,6 +248,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--data", required=True, metavar="NAME|FOLDER")
     sub.add_argument("--split", default="test", choices=["train", "val", "test", "all"])
     sub.add_argument("--head", type=_head, default="mean", help="mean, or a level 1, 2, 3 ...")
+    sub.add_argument("--instances", action="store_true", help="also score nuclei one by one: average precision")
     _add_setting(sub)
 
     sub = add("predict", predict_files)
@@ -257,7 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", required=True, metavar="DIR")
     sub.add_argument("--head", type=_head, default="mean")
     sub.add_argument("--instances", action="store_true", help="also number the nuclei, touching ones apart")
-    sub.add_argument("--native", action="store_true", help="keep the image's resolution and go over it in tiles")
+    sub.add_argument("--native", action="store_true", help="keep the image's resolution; so does a model of --tiles")
     _add_setting(sub)
 
     sub = add("experiment", experiment)

@@ -1,11 +1,16 @@
 """From a probability map to separate nuclei, also where they touch."""
 
+from statistics import fmean
+
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 from skimage.feature import peak_local_max
 from skimage.filters import gaussian
 from skimage.measure import label
 from skimage.segmentation import watershed
+from torch import Tensor
+
+from course_lib.metrics import average_precision
 
 SPACING = 3  # pixels between the middles of two nuclei, at least
 SMALLEST = 8  # pixels of a nucleus, at least
@@ -30,3 +35,18 @@ def separate(probability: np.ndarray, *, threshold: float = 0.5, scale: float = 
     nuclei = watershed(-distance, seeds, mask=mask)
     large = np.bincount(nuclei.ravel()) >= SMALLEST * scale**2
     return label(nuclei * large[nuclei], connectivity=1).astype(np.int32)
+
+
+def instance_scores(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
+    """How well `separate` finds the nuclei of maps (N, 1, H, W), against instance labels (N, H, W).
+
+    "ap50" and "ap75": average precision at IoU 0.5 and 0.75, the mean over images; "nuclei_found" and "nuclei_true":
+    their numbers in all images together.
+    """
+    pairs = [(separate(found[0].numpy()), true.numpy()) for found, true in zip(probabilities, labels, strict=True)]
+    return {
+        "ap50": fmean(average_precision(found, true, threshold=0.5) for found, true in pairs),
+        "ap75": fmean(average_precision(found, true, threshold=0.75) for found, true in pairs),
+        "nuclei_found": sum(int(found.max()) for found, _ in pairs),
+        "nuclei_true": sum(len(np.unique(true[true > 0])) for _, true in pairs),
+    }

@@ -181,7 +181,7 @@ def _decode(data: bytes, where: str, *, as_colour: bool) -> np.ndarray:
                 two_channels = samples == 2 and not alpha
             # Of 16-bit colour Pillow would keep 8 bits or less, and of two channels the first.
             if deep or (bits <= 8 and not two_channels):
-                return np.asarray(image.convert("RGB") if as_colour and not deep else image)
+                return np.array(image.convert("RGB") if as_colour and not deep else image)  # writable
     except UserError:
         raise
     except Exception:  # decoders raise a dozen kinds on damaged files; tifffile below reads some of these

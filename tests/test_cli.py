@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from course_lib.__main__ import main
+from course_lib.apply import apply_to
 from course_lib.checkpoint import load_model, same_weights
 from course_lib.grid import NestedUNet
 
@@ -77,8 +78,9 @@ def test_predict_writes_masks_at_the_size_of_each_image(trained, folder, tmp_pat
     images = [str(folder / "images/cell3.png"), str(large)]
     out = tmp_path / "out"
     assert main(["predict", "--model", str(trained / "model.pt"), *images, "--out", str(out), "--instances"]) == 0
-    names = [f"{stem}_{kind}.png" for stem in ("cell3", "large") for kind in ("instances", "mask", "probability")]
-    assert sorted(path.name for path in out.iterdir()) == names
+    kinds = ("instances", "mask", "outlines", "probability")
+    names = [f"{stem}_{kind}.png" for stem in ("cell3", "large") for kind in kinds]
+    assert sorted(path.name for path in out.iterdir()) == sorted([*names, "counts.csv", "nuclei.csv"])
     assert Image.open(out / "large_mask.png").size == (480, 401)
     mask = np.asarray(Image.open(out / "cell3_mask.png"))
     truth = np.asarray(Image.open(folder / "masks/cell3.png"))
@@ -90,12 +92,66 @@ def test_a_larger_file_does_not_hold_more_nuclei(trained, folder, tmp_path, monk
     """The net sees 32x32 whatever the file; two middles two of its pixels apart are one nucleus in either file."""
     y, x = np.mgrid[:32, :32]
     found = np.where(np.minimum((x - 13) ** 2, (x - 15) ** 2) + (y - 14) ** 2 < 36, 0.9, 0.1)
-    monkeypatch.setattr("course_lib.__main__.predict", lambda *_, **__: torch.tensor(found)[None])
+    monkeypatch.setattr("course_lib.apply.predict", lambda *_, **__: torch.tensor(found)[None])
     for side in (32, 320):
         Image.new("L", (side, side)).save(tmp_path / f"{side}.png")
         call = ["predict", "--model", str(trained / "model.pt"), str(tmp_path / f"{side}.png"), "--instances"]
         assert main([*call, "--out", str(tmp_path)]) == 0
         assert np.asarray(Image.open(tmp_path / f"{side}_instances.png")).max() == 1
+
+
+def test_the_tables_say_what_the_pictures_show(trained, folder, tmp_path):
+    images = [str(folder / f"images/cell{n}.png") for n in (3, 4)]
+    call = ["predict", "--model", str(trained / "model.pt"), *images, "--out", str(tmp_path), "--instances"]
+    assert main(call) == 0
+    with (tmp_path / "counts.csv").open() as file:
+        counts = list(csv.DictReader(file))
+    with (tmp_path / "nuclei.csv").open() as file:
+        nuclei = list(csv.DictReader(file))
+    assert [row["file"] for row in counts] == ["cell3.png", "cell4.png"]
+    for row in counts:
+        labels = np.asarray(Image.open(tmp_path / f"{Path(row['file']).stem}_instances.png"))
+        assert int(row["nuclei"]) == labels.max() == 2 and int(row["area"]) == (labels > 0).sum()
+        for nucleus in (line for line in nuclei if line["file"] == row["file"]):
+            place = np.argwhere(labels == int(nucleus["number"]))
+            assert int(nucleus["area"]) == len(place)
+            assert [float(nucleus["row"]), float(nucleus["column"])] == pytest.approx(place.mean(0), abs=0.05)
+    shown = np.asarray(Image.open(tmp_path / "cell3_outlines.png"))
+    image = np.asarray(Image.open(images[0]).convert("RGB"))
+    changed = (shown != image).any(axis=2)
+    labels = np.asarray(Image.open(tmp_path / "cell3_instances.png"))
+    assert changed.any() and (labels[changed] > 0).all()
+
+
+def test_an_image_without_nuclei_gets_a_table_without_rows(trained, tmp_path):
+    Image.new("L", (40, 40)).save(tmp_path / "dark.png")
+    call = ["predict", "--model", str(trained / "model.pt"), str(tmp_path / "dark.png"), "--out", str(tmp_path)]
+    assert main([*call, "--instances"]) == 0
+    assert (tmp_path / "nuclei.csv").read_text() == "file,number,area,row,column\n"
+    assert (tmp_path / "counts.csv").read_text() == "file,nuclei,area\ndark.png,0,0\n"
+
+
+def test_a_model_of_tiles_keeps_the_resolution_by_itself(folder, tmp_path):
+    own = [*TRAIN, "--data", str(folder), "--tiles", "--epochs", "2", "--out", str(tmp_path / "run")]
+    assert main(own) == 0
+    net, facts = load_model(tmp_path / "run/model.pt")
+    assert facts["tiles"] is True and facts["size"] == 32
+    image = folder / "images/cell3.png"
+    model = ["--model", str(tmp_path / "run/model.pt")]
+    assert main(["predict", *model, str(image), "--out", str(tmp_path)]) == 0
+    shown = np.asarray(Image.open(tmp_path / "cell3_probability.png")) / 255
+    expected = apply_to(image, net).probability
+    assert np.abs(shown - expected).max() < 0.01
+    assert np.abs(shown - apply_to(image, net, size=32).probability).max() > 0.01
+    assert main(["evaluate", *model, "--data", str(folder)]) == 0
+
+
+def test_evaluate_scores_nuclei_one_by_one(trained, folder, capsys):
+    call = ["evaluate", "--model", str(trained / "model.pt"), "--data", str(folder), "--split", "all", "--instances"]
+    assert main(call) == 0
+    metrics = json.loads(capsys.readouterr().out)["metrics"]
+    assert metrics["nuclei_true"] == 20 and metrics["ap50"] > 0.8 >= metrics["ap75"] - 0.2
+    assert 15 <= metrics["nuclei_found"] <= 25
 
 
 def test_predict_native_keeps_the_resolution_and_heads_differ(trained, folder, tmp_path):
@@ -198,4 +254,4 @@ def test_module_and_script_are_the_same_program():
 def test_a_model_file_holds_plain_values_only(trained):
     net, facts = load_model(Path(trained) / "model.pt")
     assert isinstance(net, NestedUNet) and not net.training
-    assert set(facts) == {"data", "size", "seed"}
+    assert set(facts) == {"data", "size", "tiles", "seed"}
