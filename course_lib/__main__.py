@@ -1,4 +1,4 @@
-"""The command line: python -m course_lib doctor | data | run | train | evaluate | predict | experiment."""
+"""The command line: python -m course_lib doctor | data | draw | masks | run | train | evaluate | predict ..."""
 
 import argparse
 import csv
@@ -15,7 +15,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from course_lib import cache, checkpoint, data, distributed, experiments, presets, results, runner
+from course_lib import (
+    cache,
+    checkpoint,
+    data,
+    distributed,
+    experiments,
+    mask_doctor,
+    membranes,
+    presets,
+    results,
+    runner,
+)
 from course_lib.apply import apply_to, nuclei_of, objects, outlined
 from course_lib.errors import UserError
 from course_lib.files import write
@@ -72,6 +83,22 @@ def fetch(options: argparse.Namespace) -> None:
     """Download an archive, check it, prepare it. The one command that uses the network."""
     for part, split in zip(("train", "val", "test"), data.load(options.name, options.size, download=True), strict=True):
         print(f"{options.name} {part}: {len(split.ids)} images of {options.size}x{options.size}")
+
+
+def draw(options: argparse.Namespace) -> None:
+    """Draw a folder of images and masks to practise with: tissue whose cells all touch."""
+    folder = membranes.write_folder(options.folder, count=options.count, size=options.size, seed=options.seed)
+    print(f"{folder}: {options.count} images of {options.size}x{options.size} in images/, their cells in masks/")
+
+
+def masks(options: argparse.Namespace) -> int:
+    """Say all that is wrong with a folder of images and masks; --mend writes a copy without it."""
+    if options.mend:
+        print(mask_doctor.report(mask_doctor.mend(options.folder, options.mend, options.size)))
+        return 0
+    findings = mask_doctor.examine(options.folder, options.size)
+    print(mask_doctor.report(findings))
+    return int(any(finding.problem not in mask_doctor.NOTES for finding in findings))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -223,6 +250,17 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("data", fetch)
     sub.add_argument("name", choices=list(data.SOURCES))
     sub.add_argument("--size", type=_positive, default=96)
+
+    sub = add("draw", draw)
+    sub.add_argument("folder")
+    sub.add_argument("--count", type=_positive, default=30)
+    sub.add_argument("--size", type=_positive, default=256, help="side of the images, in pixels")
+    sub.add_argument("--seed", type=int, default=0)
+
+    sub = add("masks", masks)
+    sub.add_argument("folder", help="holds images/ and masks/")
+    sub.add_argument("--size", type=_positive, default=96, help="side at which you want to train, in pixels")
+    sub.add_argument("--mend", metavar="DIR", help="a new folder for the mended copy")
 
     sub = add("run", run)
     sub.add_argument("--preset", default="auto", choices=["auto", *presets.PRESETS])
