@@ -1,43 +1,61 @@
 """What makes UNet++ fast: a training step, inference, and pruned inference, one lever after the other.
 
-python benchmarks/speed.py [--batch 16] [--size 96] [--repeats 5] [--compile] [--reuse-memory] [--json FILE]
+python benchmarks/speed.py [--repeats 5] [--compile] [--reuse-memory] [--quick] [--store]
 
 All cases of a table take turns, so that a busy moment of the machine hits each of them. Ratios are to plain fp32 in the
 same table. "of peak" is the convolutions' arithmetic over the time, as a share of what a large matrix product reaches
-here in the same number format.
+here in the same number format. --store writes data/results/speed.json (speed_gpu.json where there is a GPU), from which
+benchmarks/README.md and lesson 09 are made. Where MONAI is installed (pip install -e ".[bench]") its UNet++ at the same
+widths stands beside ours.
 """
 
 import argparse
+import csv
 import ctypes
-import json
+import importlib.util
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Generator, Tensor, nn
 
-from course_lib.fold import folded
+from course_lib.data import Split, load
 from course_lib.grid import NestedUNet
 from course_lib.losses import bce_dice, deep_supervision
 from course_lib.measure import macs
-from course_lib.results import machine, table
+from course_lib.race import one_by_one
+from course_lib.results import machine, store, table
 from course_lib.setting import FORMATS, Setting, torch_device
+from course_lib.train import batches
 
 DEVICE = torch_device("auto").type
 LOW = "bf16" if DEVICE == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+BEST = f"channels last, {LOW}"
+SHAPES = ((16, 96), (2, 256))  # images a batch, their side
+BATCHES = (2, 4, 8, 16, 32) if DEVICE == "cpu" else (8, 16, 32, 64, 128, 256)
+WIDTHS = (32, 64, 128, 256, 512)
 Case = Callable[[], None]
+Rows = list[dict[str, Any]]
 
 
-def settings(compiled: bool) -> dict[str, Setting]:
+def levers(compiled: bool) -> dict[str, Setting]:
     """Name -> setting: each lever alone, then together."""
     found = {
         "plain fp32": Setting(DEVICE),
         "channels last": Setting(DEVICE, channels_last=True),
         LOW: Setting(DEVICE, LOW),
-        f"channels last, {LOW}": Setting(DEVICE, LOW, channels_last=True),
+        BEST: Setting(DEVICE, LOW, channels_last=True),
     }
-    return found | ({f"channels last, {LOW}, compile": Setting(DEVICE, LOW, True, True)} if compiled else {})
+    return found | ({f"{BEST}, compile": replace(found[BEST], compile=True)} if compiled else {})
 
 
 def interleaved(cases: dict[str, Case], repeats: int) -> dict[str, list[float]]:
@@ -59,9 +77,12 @@ def finish() -> None:
         torch.cuda.synchronize()
 
 
-def training_step(setting: Setting, net: NestedUNet, images: torch.Tensor, *, fused: bool = False) -> Case:
-    """Forward, loss on all heads, backward, AdamW."""
-    model = setting.compiled(setting.place(net.train()))
+def training_step(
+    setting: Setting, net: nn.Module, images: Tensor, *, fused: bool = False, graphs: bool = False
+) -> Case:
+    """Forward, loss on all heads, backward, AdamW. `graphs` has torch.compile replay CUDA graphs."""
+    model = setting.place(net.train())
+    model = torch.compile(model, mode="reduce-overhead") if graphs else setting.compiled(model)
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=fused)
     masks, loss_of = (images[:, :1] > 0.5).float(), deep_supervision(bce_dice)
 
@@ -74,8 +95,8 @@ def training_step(setting: Setting, net: NestedUNet, images: torch.Tensor, *, fu
     return step
 
 
-def inference(setting: Setting, net: NestedUNet, images: torch.Tensor, *, fold: bool = False) -> Case:
-    model = setting.compiled(setting.place(folded(net) if fold else net.eval()))
+def inference(setting: Setting, net: nn.Module, images: Tensor) -> Case:
+    model = setting.for_inference(net)
 
     @torch.inference_mode()
     def run() -> None:
@@ -94,43 +115,48 @@ def peaks() -> dict[str, float]:
     return found
 
 
-def rows_of(found: dict[str, list[float]], work: dict[str, float], peak: dict[str, float]) -> list[dict]:
-    """One line a case; `work` is its arithmetic in FLOPs."""
+def rows_of(found: dict[str, list[float]], work: dict[str, float], peak: dict[str, float]) -> Rows:
+    """One line a case; `work` is its arithmetic in FLOPs, and may be left empty."""
     plain = statistics.median(next(iter(found.values())))
     rows = []
     for name, ms in found.items():
         middle = statistics.median(ms)
-        top = peak[LOW if LOW in name else "fp32"]
-        rows.append({"case": name, "median ms": middle, "min": min(ms), "max": max(ms), "of plain": middle / plain}
-                    | {"times as fast": plain / middle, "of peak": work[name] / (middle / 1000) / top})  # fmt: skip
+        row = {"case": name, "median ms": middle, "min": min(ms), "max": max(ms), "times as fast": plain / middle}
+        if work:
+            row["of peak"] = work[name] / (middle / 1000) / peak[LOW if LOW in name else "fp32"]
+        rows.append(row)
     return rows
 
 
-def measure(batch: int, size: int, repeats: int, compiled: bool) -> dict[str, list[dict]]:
-    """Three tables at the default widths: "training step", "inference", "pruned inference"."""
+def fresh(**options: Any) -> NestedUNet:
+    torch.manual_seed(0)
+    return NestedUNet(widths=WIDTHS, **{"deep_supervision": True, **options})
 
-    def fresh() -> NestedUNet:
-        torch.manual_seed(0)
-        return NestedUNet(deep_supervision=True)
 
-    images = torch.rand(batch, 3, size, size, device=DEVICE)
-    levers, peak = settings(compiled), peaks()
+def measure(batch: int, size: int, repeats: int, compiled: bool) -> Iterator[tuple[str, Rows]]:
+    """Three tables of one shape: "training step", "inference", "pruned inference"."""
+    images, peak = torch.rand(batch, 3, size, size, device=DEVICE), peaks()
     forward = 2.0 * batch * macs(fresh(), (size, size))
-    best = f"channels last, {LOW}"
+    cases = levers(compiled)
 
-    steps = {name: training_step(setting, fresh(), images) for name, setting in levers.items()}
-    steps[f"{best}, fused AdamW"] = training_step(levers[best], fresh(), images, fused=True)
-    tables = {"training step": rows_of(interleaved(steps, repeats), dict.fromkeys(steps, 3 * forward), peak)}
+    steps = {name: training_step(setting, fresh(), images) for name, setting in cases.items()}
+    steps[f"{BEST}, fused AdamW"] = training_step(cases[BEST], fresh(), images, fused=True)
+    if compiled and DEVICE == "cuda":
+        steps[f"{BEST}, CUDA graphs"] = training_step(cases[BEST], fresh(), images, graphs=True)
+    yield "training step", rows_of(interleaved(steps, repeats), dict.fromkeys(steps, 3 * forward), peak)
     del steps
-    runs = {name: inference(setting, fresh(), images) for name, setting in levers.items()}
-    runs["plain fp32, norms folded"] = inference(levers["plain fp32"], fresh(), images, fold=True)
-    runs[f"{best}, norms folded"] = inference(levers[best], fresh(), images, fold=True)
-    tables["inference"] = rows_of(interleaved(runs, repeats), dict.fromkeys(runs, forward), peak)
+
+    folded = replace(cases[BEST], fold=True)
+    runs = {name: inference(setting, fresh(), images) for name, setting in cases.items()}
+    runs["plain fp32, norms folded"] = inference(Setting(DEVICE, fold=True), fresh(), images)
+    runs[f"{BEST}, norms folded"] = inference(folded, fresh(), images)
+    yield "inference", rows_of(interleaved(runs, repeats), dict.fromkeys(runs, forward), peak)
     del runs
-    cut, work = {"plain fp32, L4": inference(levers["plain fp32"], fresh(), images)}, {"plain fp32, L4": forward}
+
+    cut, work = {"plain fp32, L4": inference(cases["plain fp32"], fresh(), images)}, {"plain fp32, L4": forward}
     for level in (4, 3, 2, 1):
-        name = f"{best}, norms folded, L{level}"
-        cut[name] = inference(levers[best], fresh().prune(level), images, fold=True)
+        name = f"{BEST}, norms folded, L{level}"
+        cut[name] = inference(folded, fresh().prune(level), images)
         work[name] = 2.0 * batch * macs(fresh().prune(level), (size, size))
     rows = rows_of(interleaved(cut, repeats), work, peak)
     whole = rows[1]["median ms"]
@@ -138,19 +164,82 @@ def measure(batch: int, size: int, repeats: int, compiled: bool) -> dict[str, li
         share = work[row["case"]] / forward
         row |= {"share of MACs": share, "time over share": row["median ms"] / whole / share}
     rows[0] |= {"share of MACs": None, "time over share": None}
-    return tables | {"pruned inference": rows}
+    yield "pruned inference", rows
+
+
+def by_batch(size: int, repeats: int) -> Rows:
+    """A training step in the best setting at several batch sizes; "ms an image" says which pays."""
+    peak, steps, work = peaks(), {}, {}
+    for batch in BATCHES:
+        name = f"{BEST}, batch {batch}"
+        steps[name] = training_step(levers(False)[BEST], fresh(), torch.rand(batch, 3, size, size, device=DEVICE))
+        work[name] = 6.0 * batch * macs(fresh(), (size, size))
+    rows = rows_of(interleaved(steps, repeats), work, peak)
+    for row, batch in zip(rows, BATCHES, strict=True):
+        del row["times as fast"]
+        row["ms an image"] = row["median ms"] / batch
+    return rows
+
+
+def feeding(batch: int, size: int, repeats: int) -> Rows:
+    """What it takes to have one changed batch on the device: images one by one, or whole batches where they lie."""
+    train = load("synthetic", size, count=batch * 5 // 2, progress=False).train
+    there = train._replace(images=train.images.to(DEVICE), masks=train.masks.to(DEVICE))
+
+    def pull(feed: Callable, part: Split) -> Case:
+        return lambda: [tensor.to(DEVICE) for tensor in next(feed(part, batch, Generator().manual_seed(0)))]
+
+    cases = {
+        "images one by one on the CPU": pull(one_by_one, train),
+        "whole batches on the device": pull(batches, there),
+    }
+    return rows_of(interleaved(cases, repeats), {}, {})
+
+
+def peer(batch: int, size: int, repeats: int) -> Rows:
+    """MONAI's BasicUNetPlusPlus of the same widths beside ours, both in plain fp32 with one head."""
+    from monai.networks.nets import BasicUNetPlusPlus
+
+    images, plain = torch.rand(batch, 3, size, size, device=DEVICE), Setting(DEVICE)
+
+    def theirs() -> nn.Module:
+        torch.manual_seed(0)
+        return BasicUNetPlusPlus(2, in_channels=3, out_channels=1, features=(*WIDTHS, WIDTHS[0]))
+
+    nets = {"ours": lambda: fresh(deep_supervision=False), "MONAI BasicUNetPlusPlus": theirs}
+    cases = {f"{name}, training step": training_step(plain, make(), images) for name, make in nets.items()}
+    cases |= {f"{name}, inference": inference(plain, make(), images) for name, make in nets.items()}
+    found = interleaved(cases, repeats)
+    return [
+        {"case": name, "median ms": statistics.median(ms), "min": min(ms), "max": max(ms)} for name, ms in found.items()
+    ]
+
+
+def processes(repeats: int) -> Rows:
+    """Seconds of the second epoch of `train` with one process and with two, a thread or a GPU each."""
+    train = ["train", "--data", "synthetic", "--size", "64", "--batch-size", "16", "--epochs", "2", "--widths"]
+    train += ["8", "16", "32", "64", "128"]
+    found: dict[str, list[float]] = {"1 process": [], "2 processes": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for turn, (count, ms) in product(range(repeats), enumerate(found.values(), start=1)):
+            out = Path(folder) / f"{count}-{turn}"
+            launch = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={count}", "-m", "course_lib"]
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            subprocess.run([*launch, *train, "--out", out], env=environment, stdout=subprocess.DEVNULL, check=True)
+            with (out / "log.csv").open(encoding="utf-8") as log:
+                ms.append(1000 * float(list(csv.DictReader(log))[-1]["seconds"]))
+    return rows_of(found, {}, {})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="torch.compile too: a minute before the first step")
     parser.add_argument(
         "--reuse-memory", action="store_true", help="glibc keeps large blocks instead of giving them back"
     )
-    parser.add_argument("--json", type=Path, help="write the rows here too")
+    parser.add_argument("--quick", action="store_true", help="the first shape alone")
+    parser.add_argument("--store", action="store_true", help="write data/results/speed.json, or speed_gpu.json")
     args = parser.parse_args()
     if args.reuse_memory:  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h: no page faults for fresh large tensors
         libc = ctypes.CDLL("libc.so.6")
@@ -158,13 +247,31 @@ def main() -> None:
             raise SystemExit("this C library does not let itself be told: leave --reuse-memory out")
     # The peak has to be reached in the format that convolutions use, and theirs is TF32 unless it is switched off.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
-    about = machine() | {"batch": args.batch, "size": args.size, "reuse memory": args.reuse_memory}
+    about = machine() | {"reuse memory": args.reuse_memory}
     print("UNet++ with all heads, widths 32..512;", ", ".join(f"{key} {value}" for key, value in about.items()))
-    tables = measure(args.batch, args.size, args.repeats, args.compile)
-    for name, rows in tables.items():
-        print(f"\n{name}\n{table(rows)}", flush=True)
-    if args.json:
-        args.json.write_text(json.dumps({"measured": about, "tables": tables}, indent=1) + "\n", encoding="utf-8")
+
+    stored: Rows = []
+
+    def show(name: str, batch: int, size: int, rows: Rows) -> None:
+        shape = f"{batch}x3x{size}x{size}"
+        print(f"\n{name}, {shape}\n{table(rows)}", flush=True)
+        stored.extend({"table": name, "shape": shape} | row for row in rows)
+
+    for batch, size in SHAPES[: 1 if args.quick else None]:
+        for name, rows in measure(batch, size, args.repeats, args.compile):
+            show(name, batch, size, rows)
+    batch, size = SHAPES[0]
+    show("batch size", batch, size, by_batch(size, args.repeats))
+    show("feeding", batch, size, feeding(batch, size, args.repeats))
+    if DEVICE == "cpu" or torch.cuda.device_count() > 1:
+        show("processes", batch, 64, processes(max(1, args.repeats // 2)))
+    if importlib.util.find_spec("monai"):
+        show("peer", batch, size, peer(batch, size, args.repeats))
+    if args.store:
+        options = "".join(f" --{name}" for name in ("compile", "reuse_memory") if getattr(args, name)).replace("_", "-")
+        command = f"python benchmarks/speed.py --repeats {args.repeats}{options} --store"
+        what = "Speed of UNet++ with all heads at widths 32 to 512: medians of interleaved runs."
+        print(store("speed" if DEVICE == "cpu" else "speed_gpu", stored, about=what, command=command, measured=about))
 
 
 if __name__ == "__main__":

@@ -156,14 +156,14 @@ def test_evaluate_scores_nuclei_one_by_one(trained, folder, capsys):
 
 def test_draw_look_mend_and_train(tmp_path, capsys):
     assert main(["draw", str(tmp_path / "tissue"), "--count", "5", "--size", "96"]) == 0
-    assert main(["masks", str(tmp_path / "tissue"), "--size", "48"]) == 0
+    assert main(["masks", str(tmp_path / "tissue"), "--size", "96"]) == 0
     Image.new("L", (20, 30), 255).save(tmp_path / "tissue/masks/tissue000.png")
     (tmp_path / "tissue/masks/tissue001.png").rename(tmp_path / "tissue/masks/tissue001_mask.png")
     capsys.readouterr()
-    assert main(["masks", str(tmp_path / "tissue"), "--size", "48"]) == 1
+    assert main(["masks", str(tmp_path / "tissue"), "--size", "96"]) == 1
     shown = capsys.readouterr().out
     assert "tissue000" in shown and "tissue001_mask" in shown
-    assert main(["masks", str(tmp_path / "tissue"), "--mend", str(tmp_path / "clean"), "--size", "48"]) == 0
+    assert main(["masks", str(tmp_path / "tissue"), "--mend", str(tmp_path / "clean"), "--size", "96"]) == 0
     left = sorted(path.name for path in (tmp_path / "clean/images").iterdir())
     assert left == [f"tissue00{n}.png" for n in (1, 2, 3, 4)]
     train = [*TRAIN, "--data", str(tmp_path / "clean"), "--epochs", "1", "--out", str(tmp_path / "run")]
