@@ -29,6 +29,7 @@ from course_lib import (
 )
 from course_lib.apply import apply_to, nuclei_of, objects, outlined
 from course_lib.errors import UserError
+from course_lib.export import export_onnx, model_card
 from course_lib.files import write
 from course_lib.grid import SKIPS, NestedUNet
 from course_lib.instances import instance_scores
@@ -189,6 +190,19 @@ def predict_files(options: argparse.Namespace) -> None:
         print(out / f"{path.stem}_mask.png", flush=True)
 
 
+def export(options: argparse.Namespace) -> None:
+    """Write a model as an ONNX file, compared with PyTorch first, and a model card (.md) beside it."""
+    net, facts = checkpoint.load_model(options.model)
+    if Path(options.out).suffix != ".onnx":
+        raise UserError(f"{options.out} does not end in .onnx: choose a name that does")
+    scores = Path(options.model).with_name("metrics.json")
+    metrics = json.loads(scores.read_text(encoding="utf-8")) if scores.is_file() else {}
+    path = export_onnx(net, options.out, head=options.head, facts=facts)
+    card = path.with_suffix(".md")
+    write(card, model_card(net, facts, metrics, head=options.head))
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, probabilities as in PyTorch; {card}")
+
+
 def experiment(options: argparse.Namespace) -> None:
     """Measure one of the tables in data/results again."""
     print(experiments.run(options.name, options.workers))
@@ -297,6 +311,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--instances", action="store_true", help="also number the nuclei, touching ones apart")
     sub.add_argument("--native", action="store_true", help="keep the image's resolution; so does a model of --tiles")
     _add_setting(sub)
+
+    sub = add("export", export)
+    sub.add_argument("--model", required=True)
+    sub.add_argument("--out", required=True, metavar="FILE.onnx")
+    sub.add_argument("--head", type=_head, default="mean", help="mean, or a level 1, 2, 3 ... (a smaller file)")
 
     sub = add("experiment", experiment)
     sub.add_argument("name", choices=list(experiments.EXPERIMENTS))

@@ -132,6 +132,8 @@ def test_a_record_is_faster_than_all_before_it_and_passed_with_every_seed():
     by_name = {line["entrant"]: line for line in lines}
     assert list(by_name) == list(RACE)
     assert by_name[POPULAR]["seconds"] == 21.0 and by_name[POPULAR]["record"] == "yes"
+    assert by_name[POPULAR]["passed"] == "sets it" and by_name["short"]["times as fast"] == pytest.approx(3.5)
+    assert by_name["AdamW"]["times as fast"] is None
     assert (by_name["whole batches"]["seconds"], by_name["whole batches"]["record"]) == (13.5, "yes")
     assert (by_name["AdamW"]["seconds"], by_name["AdamW"]["passed"], by_name["AdamW"]["record"]) == (None, "1 of 2", "")
     assert (by_name["fast setting"]["seconds"], by_name["fast setting"]["record"]) == (14.5, "")

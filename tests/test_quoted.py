@@ -1,0 +1,143 @@
+"""Numbers in the text of lessons that come from measured tables: each is computed again from its table."""
+
+import json
+import os
+import re
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import pytest
+
+from course_lib.baseline import otsu_masks
+from course_lib.compare import bootstrap, paired_interval
+from course_lib.data import load
+from course_lib.metrics import scores
+from course_lib.race import standings
+from course_lib.results import load_results
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@cache
+def lesson(number):
+    return json.loads(next((ROOT / "notebooks").glob(f"{number}_*.ipynb")).read_text(encoding="utf-8"))
+
+
+def text_of(number):
+    """All markdown of a lesson, in one line."""
+    cells = [cell for cell in lesson(number)["cells"] if cell["cell_type"] == "markdown"]
+    return " ".join(" ".join("".join(cell["source"]).split()).replace(" - ", " ") for cell in cells)
+
+
+def column(name, key, **wanted):
+    """The values of one column over the seeds of one kind of run."""
+    rows = load_results(name)["rows"]
+    return [row[key] for row in rows if all(row.get(k) == v for k, v in wanted.items())]
+
+
+def gain(name, a, b, key="iou_pooled"):
+    """Mean difference of two kinds of runs, seed by seed."""
+    return paired_interval(column(name, key, **a), column(name, key, **b))
+
+
+def depth(kind, a, b):
+    return gain("depth", {"kind": kind, "net": a}, {"kind": kind, "net": b}).mean
+
+
+HEADS = {"wiring": "unet++", "deep_supervision": True}
+
+
+def level(n):
+    return column("supervision", f"test_iou_L{n}", **HEADS)
+
+
+def alone(n):
+    return column("pruning", f"test_iou_L{n}", depth=n)
+
+
+def verdict(a, b, key="iou_of_images"):
+    return bootstrap(np.array(column("verdict", key, net=a)), np.array(column("verdict", "iou_of_images", net=b)))[0]
+
+
+def speed(table, key, ending, shape="16x3x96x96"):
+    """One number of a benchmark's table: of the case whose name ends so."""
+    rows = [row for row in load_results("speed")["rows"] if (row["table"], row["shape"]) == (table, shape)]
+    return next(row[key] for row in rows if row["case"].endswith(ending))
+
+
+def against_the_fastest_round():
+    return speed("training step", "min", "plain fp32") / speed("training step", "median ms", "last, bf16")
+
+
+def race(name, key="times as fast"):
+    return next(line[key] for line in standings(load_results("race")["rows"]) if line["entrant"] == name)
+
+
+def over_share(level):
+    return speed("pruned inference", "time over share", f"L{level}")
+
+
+WORK, WEIGHTS = "unet, work of unet++", "unet, parameters of unet++"
+
+# Lesson, what it says with {} for the number, and the number.
+QUOTED = [
+    ("05", "the second halving brings {:.3f}, because", lambda: depth("large-blurred", "L2", "L1")),
+    ("05", "costs what L4 costs and stays {:.2f} below it", lambda: depth("large-blurred", "L4", "L1 wide")),
+    ("05", "{:.3f} for the second halving, nothing after it", lambda: depth("small-sharp", "L2", "L1")),
+    ("08", "alone is {:.3f} better", lambda: fmean(alone(1)) - fmean(level(1))),
+    ("08", "gives up {:.3f}, a difference that is clear and small", lambda: fmean(level(4)) - fmean(level(2))),
+    ("08", "Level 1 gives up {:.3f}.", lambda: fmean(level(4)) - fmean(level(1))),
+    ("09", "make a step {:.2f} times as fast,", lambda: speed("training step", "times as fast", "last, bf16")),
+    ("09", "as fast, {:.1f} times against the fastest round", against_the_fastest_round),
+    ("09", "Inference gains {:.2f} times", lambda: speed("inference", "times as fast", "bf16, norms folded")),
+    ("09", "level 1 alone is {:.0f} times as fast", lambda: speed("pruned inference", "times as fast", "L1")),
+    ("09", "the ratio is {:.2f} for level 3", lambda: over_share(3)),
+    ("09", "{:.2f} for level 2", lambda: over_share(2)),
+    ("09", "{:.2f} for level 1", lambda: over_share(1)),
+    ("09", "passes the mark {:.0f} times as fast", lambda: race("AdamW")),
+    ("09", "the record: {:.0f} times as fast as the recipe", lambda: race("small batches")),
+    ("09", "the popular recipe ends at {:.3f}", lambda: race("popular recipe", "last IoU")),
+    ("10", "**UNet++ against the plain U-Net**: {:+.3f}", lambda: verdict("unet++", "unet").mean),
+    ("10", "**UNet++ against the U-Net that does its work**: {:+.3f}", lambda: verdict("unet++", WORK).mean),
+    ("10", "A difference of up to {:.3f} is not excluded", lambda: -verdict("unet++", WORK).low),
+    ("10", "UNet++ is {:.3f} ahead of the U-Net with its weights", lambda: verdict("unet++", WEIGHTS).mean),
+    ("10", "{:.3f} behind the one that does its work", lambda: -verdict("unet++", WORK).mean),
+    ("10", "(its mean is {:.3f} lower)", lambda: -verdict("unet++, all heads", "unet", "iou_of_images_L2").mean),
+]
+
+
+@pytest.mark.parametrize(("number", "sentence", "value"), QUOTED)
+def test_numbers_from_measured_tables(number, sentence, value):
+    assert sentence.format(value()) in text_of(number)
+
+
+@pytest.mark.real
+@pytest.mark.skipif("COURSE_BBBC038_ARCHIVE" not in os.environ, reason="COURSE_BBBC038_ARCHIVE is not set")
+def test_otsu_beside_the_mark_of_the_race():
+    val = load("bbbc038", 64, progress=False).val
+    assert f"has {scores(otsu_masks(val), val.masks)['iou_pooled']:.3f} on the same images" in text_of("09")
+
+
+DEFINED = ("0.05", "0.001")  # the level of a test, a learning rate
+
+# Sections that read a table of data/results; elsewhere a decimal number is a definition, a citation or the run's own.
+READ_FROM_TABLES = {
+    "05": "Mind the scales",
+    "09": "Inference gains",
+    "08": "No difference is clear of zero",
+    "10": "Read the `p` column first",
+}
+
+
+@pytest.mark.parametrize("number", READ_FROM_TABLES)
+def test_no_number_of_such_a_section_is_left_out(number):
+    said = [sentence.format(value()) for n, sentence, value in QUOTED if n == number]
+    cell = next(
+        text
+        for cell in lesson(number)["cells"]
+        if READ_FROM_TABLES[number] in (text := " ".join("".join(cell["source"]).split()))
+    )
+    for found in re.findall(r"[+-]?\d\.\d{2,3}", cell):
+        assert any(found in sentence for sentence in said) or found in DEFINED, f"{found} is not in QUOTED"
