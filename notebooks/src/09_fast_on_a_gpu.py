@@ -424,7 +424,7 @@ records = {line["entrant"]: line["seconds"] for line in lines if line["record"]}
 
 # %%
 figure, (axis,) = show.canvas(height=3.2)
-for (name, _), (colour, dash) in zip(race.RACE.items(), show.LINES * 2):
+for (name, _), (colour, dash) in zip(race.RACE.items(), [*show.LINES, (show.GREY, "dashed")]):
     runs = [row for row in raced["rows"] if row["entrant"] == name]
     seconds = np.mean([np.cumsum(row["seconds_of_epochs"]) for row in runs], axis=0)
     scores = np.mean([row["val_iou"] for row in runs], axis=0)
