@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from tqdm.auto import tqdm
 
 from course_lib import results
@@ -66,12 +67,12 @@ class Experiment:
     measure: Callable[..., Row]
 
 
-def train_and_score(net: NestedUNet, splits: Splits, *, epochs: int, seed: int) -> Row:
+def train_and_score(net: nn.Module, splits: Splits, *, epochs: int, seed: int, head: Head = "mean") -> Row:
     """Train as `fit` does by default; size, cost, and every score of the test part."""
     log = list(fit(net, splits, epochs=epochs, seed=seed, setting=Setting.fast()))
     size = tuple(splits.test.images.shape[2:])
     cost = {"parameters": parameters(net), "macs": macs(net, size), "images": len(splits.test.ids)}
-    found = evaluate(net, splits.test, setting=Setting.fast())
+    found = evaluate(net, splits.test, head=head, setting=Setting.fast())
     return cost | found | {"val_iou": log[-1]["val_iou"], "seconds": sum(row["seconds"] for row in log)}
 
 
@@ -157,7 +158,11 @@ RELATED = ("unet", "unet, work of unet++", "unet++", *RELATIVES, "unet3+, all he
 
 
 def measure_relatives(net: str, seed: int) -> Row:
-    """A relative of UNet++, or a net of the verdict, under one recipe."""
+    """A relative of UNet++, or a net of the verdict, under one recipe.
+
+    The heads of UNet 3+ stand on all rows, the deepest on a map of 4x4 pixels here: as in its paper the full-size one
+    counts alone.
+    """
     splits = load("bbbc038", 64, progress=False)
     kind = net.removesuffix(", all heads")
     if kind in RELATIVES:
@@ -167,7 +172,7 @@ def measure_relatives(net: str, seed: int) -> Row:
     else:
         widths, options = contestant(net, SMALL)
         model = fresh(seed, widths=widths, **options)
-    return train_and_score(model, splits, epochs=15, seed=seed)
+    return train_and_score(model, splits, epochs=15, seed=seed, head=-1)
 
 
 def measure_race(entrant: str, seed: int, *, scale: Scale = ON_CPU) -> Row:

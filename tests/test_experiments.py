@@ -108,8 +108,8 @@ def small(monkeypatch):
     make, train = experiments.fresh, experiments.train_and_score
     monkeypatch.setattr(experiments, "fresh", lambda seed, widths, **config: make(
         seed, widths=(1, 2, 2, 2, 3)[: len(widths)], **config))  # fmt: skip
-    monkeypatch.setattr(experiments, "train_and_score", lambda net, splits, *, epochs, seed: train(
-        net, splits, epochs=1, seed=seed))  # fmt: skip
+    monkeypatch.setattr(experiments, "train_and_score", lambda net, splits, *, epochs, **options: train(
+        net, splits, epochs=1, **options))  # fmt: skip
     for name, entrant in experiments.RACE.items():
         monkeypatch.setitem(experiments.RACE, name, replace(entrant, epochs=1))
 
