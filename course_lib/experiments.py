@@ -160,8 +160,7 @@ RELATED = ("unet", "unet, work of unet++", "unet++", *RELATIVES, "unet3+, all he
 def measure_relatives(net: str, seed: int) -> Row:
     """A relative of UNet++, or a net of the verdict, under one recipe.
 
-    The heads of UNet 3+ stand on all rows, the deepest on a map of 4x4 pixels here: as in its paper the full-size one
-    counts alone.
+    The heads of UNet 3+ stand on all rows, the deepest on a map of 4x4 pixels here, so the full-size one counts alone.
     """
     splits = load("bbbc038", 64, progress=False)
     kind = net.removesuffix(", all heads")

@@ -98,11 +98,12 @@ def test_constraints_lie_within_the_ranges_of_pyproject():
 @pytest.mark.parametrize("path", sorted(ROOT.glob("course_lib/**/*.py")), ids=lambda path: path.name)
 def test_the_package_imports_only_what_it_declares(path):
     always = set(sys.stdlib_module_names) | {"course_lib"} | modules(PROJECT["dependencies"]) | set(BROUGHT)
-    notebooks = modules(PROJECT["optional-dependencies"]["notebooks"]) | set(BROUGHT_BY_NOTEBOOKS)
+    extras = PROJECT["optional-dependencies"]
+    optional = modules(extras["notebooks"] + extras["export"]) | set(BROUGHT_BY_NOTEBOOKS)
     at_import = {name for name, early in imports(path) if early}
     inside_functions = {name for name, early in imports(path) if not early}
     assert at_import <= always
-    assert inside_functions <= always | notebooks
+    assert inside_functions <= always | optional
 
 
 @pytest.mark.parametrize(("module", "chain"), (BROUGHT | BROUGHT_BY_NOTEBOOKS).items())
