@@ -148,14 +148,16 @@ COLOURS = np.array([[0, 0, 0], [255, 0, 0], [0, 200, 90], [9, 9, 255]], np.uint8
 def test_each_colour_is_a_nucleus(own, channels):
     labels = picture(2)[1]
     labels[0:3, 0:9], labels[3:7, 0:3] = 1, 2  # a second piece of nucleus 1 touches a second piece of nucleus 2
-    put(own, "masks/cell2.png", np.dstack([COLOURS[labels], np.full((H, W), 255, np.uint8)])[..., :channels])
+    dim = COLOURS // 4
+    put(own, "masks/cell2.png", np.dstack([dim[labels], np.full((H, W), 255, np.uint8)])[..., :channels])
     assert found(own) == [("masks/cell2.png", "mask in colour", True)]
     assert partition(mended(own)) == partition(labels)
 
 
 def test_one_colour_and_colours_used_again(own):
     labels = picture(2)[1]
-    put(own, "masks/cell2.png", COLOURS[np.uint8(labels > 0)])
+    labels[labels == 3] = 0
+    put(own, "masks/cell2.png", COLOURS[np.uint8(labels > 0)])  # two nuclei in one red
     assert partition(mended(own)) == partition(labels)
     many = np.kron(np.arange(1, 13).reshape(3, 4) * [[1], [0], [1]], np.ones((H // 3, W // 4), int))
     many = np.pad(many, ((0, 1), (0, 0)))  # eight nuclei in two rows
@@ -203,18 +205,26 @@ def faint(mask):
     return np.where(mask > 0, 250 - noise, noise).astype(np.uint8)
 
 
-@pytest.mark.parametrize("spoil", [smooth, lossy, faint, lambda mask: np.dstack([lossy(mask)] * 3)])
+def tinted(mask):
+    """As a JPEG of a coloured scan is, nearly grey."""
+    return np.dstack([lossy(mask), np.clip(lossy(mask), 3, 252), np.clip(lossy(mask), 6, 255)])
+
+
+@pytest.mark.parametrize("spoil", [smooth, lossy, faint, tinted, lambda mask: np.dstack([lossy(mask)] * 3)])
 def test_grey_borders_are_cut_at_half(own, spoil):
     put(own, "masks/cell2.png", spoil(binary(2)))
     assert ("masks/cell2.png", "grey borders", True) in found(own)
     assert partition(mended(own)) == partition(picture(2)[1])
 
 
-def test_a_grey_picture_is_no_mask(own):
-    ramp = np.linspace(0, 255, H * W).reshape(H, W)
-    ramp[::2] = ramp[::2, ::-1]
-    ramp[0, :2] = 255
-    put(own, "masks/cell2.png", np.random.default_rng(1).permutation(ramp.ravel()).reshape(H, W).astype(np.uint8))
+@pytest.mark.parametrize(("low", "half"), [(0, 0.5), (120, 0.3)])
+def test_a_grey_picture_is_no_mask(own, low, half):
+    """Many pixels lie between a quarter and three quarters: half of all, or 30 % in a bright picture."""
+    rng = np.random.default_rng(1)
+    grey = np.where(
+        rng.random((H, W)) < half, rng.integers(65, 190, (H, W)), rng.integers(low // 120 * 200, 256, (H, W))
+    )
+    put(own, "masks/cell2.png", grey.astype(np.uint8))
     assert found(own) == [("masks/cell2.png", "unreadable", False)]
     assert mended(own) is None
 
@@ -222,6 +232,8 @@ def test_a_grey_picture_is_no_mask(own):
 def test_classes_are_not_cut_but_pointed_out(own):
     classes = np.uint8(np.indices((H, W)).sum(axis=0) % 8 < 3) * 1
     classes[(np.indices((H, W)) % 8 == 3).all(axis=0)] = 2
+    classes *= 4  # mostly 4, some 8 and 1
+    classes[0, ::3] = 1
     put(own, "masks/cell2.png", classes)
     assert ("masks/cell2.png", "numbers in pieces", False) in found(own)
     assert "of 12 files 12 are fine" in examine(own, SIZE)[-1].detail
@@ -233,7 +245,7 @@ def test_jpg_masks(own):
     put(own, "masks/cell2.jpg", png(binary(2), "JPEG"))
     assert found(own) == []
     assert partition(mended(own)) == partition(picture(2)[1])
-    for lost in (picture(2)[1] * 20, picture(2)[1] * 80):
+    for lost in (binary(2) // 255 * 9, picture(2)[1] * 20, picture(2)[1] * 80):
         put(own, "masks/cell2.jpg", png(lost, "JPEG"))
         assert found(own) == [("masks/cell2.jpg", "unreadable", False)]
 
@@ -278,6 +290,19 @@ def test_crowded_images_are_not_inverted(own, bright):
         put(own, f"images/{name}.png", 255 - light if bright else light)
         put(own, f"masks/{name}.png", np.uint8(~gaps) * 255)
     assert found(own) == []
+
+
+def test_touching_instances_and_a_frame_are_not_inverted(own):
+    """Dark where the mask has its foreground, but the foreground is numbered, or is only at the border."""
+    for name in IDS:
+        noise = np.random.default_rng(int(name[-1])).integers(0, 9, (H, W))
+        cells = np.kron(np.arange(1, 5).reshape(2, 2), np.ones((H // 2, W // 2), np.uint8)).astype(np.uint8)
+        cells[8:12, 8:12] = 0
+        frame = np.pad(np.zeros((H - 4, W - 4), np.uint8), 2, constant_values=255)
+        mask = cells if name < "cell3" else frame
+        put(own, f"images/{name}.png", np.where(mask > 0, noise, 60 + noise).astype(np.uint8))
+        put(own, f"masks/{name}.png", mask)
+    assert "inverted mask" not in {problem for _, problem, _ in found(own)}
 
 
 def test_a_mask_that_is_nucleus_everywhere(own):
@@ -340,6 +365,14 @@ def test_sizes_of_masks(own):
     assert partition(mended(own, "cell0")) == partition(picture(0)[1])
     doubled = picture(1)[1][::2, ::2].repeat(2, axis=0).repeat(2, axis=1)
     assert partition(mended(own, "cell1")) == partition(doubled)
+
+
+def test_a_mask_is_enlarged_up_to_eight_times(own):
+    for n, factor in ((0, 8), (1, 9)):
+        put(own, f"images/cell{n}.png", picture(n)[0][:36, :36] if n else picture(n)[0])
+        put(own, f"masks/cell{n}.png", np.full((36 // factor, 36 // factor) if n else (5, 7), 255, np.uint8))
+    assert ("masks/cell0.png", "other size", True) in found(own)
+    assert ("masks/cell1.png", "other size", False) in found(own)
 
 
 def test_a_square_mask_is_never_transposed(own):
@@ -445,6 +478,27 @@ def test_files_for_a_person(own):
     assert "fractions" in texts["masks/cell4.tif"]
 
 
+def test_a_file_without_permission_and_masks_of_no_nuclei(own, monkeypatch):
+    (own / "masks/cell2.png").unlink()
+    volume = tif(np.zeros((16, 32, 32, 3), np.uint16), photometric="rgb", volumetric=True, tile=(16, 16, 16))
+    put(own, "masks/cell2.tif", volume)
+    specks = np.zeros((520, 520), np.uint8)
+    specks[::2, ::2] = 1  # 67,600
+    put(own, "masks/cell3.png", specks)
+    read = Path.read_bytes
+
+    def refuse(path):
+        if path.name == "cell1.png":
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    texts = {f.file: f.detail for f in examine(own, SIZE)}
+    assert texts["images/cell1.png"] == "cannot be read (Permission denied): check its permissions"
+    assert "(16, 32, 32)" in texts["masks/cell2.tif"]
+    assert "67600 pieces" in texts["masks/cell3.png"]
+
+
 def test_damaged_files_never_crash(own):
     """Bits are flipped in pngs, tifs and jpgs; each ends in findings, and what is left can be mended and loaded."""
     rng = random.Random(0)
@@ -501,6 +555,19 @@ def test_nearly_equal_images_are_found_across_parts(own, apart):
         where = parts(own)
         assert f"this one is in {where[second]}, that one in {where[first]}" in detail(own, "nearly same image")
     mended(own)
+
+
+def test_parts_are_those_of_data_split_also_with_several_looks(own):
+    for n in range(3, 6):
+        put(own, f"images/cell{n}.png", 255 - picture(n)[0])
+    before = contents(own)
+    where = parts(own)
+    pairs = [(a, b) for n in (0, 3) for a in IDS[n : n + 3] for b in IDS[n : n + 3] if a < b]
+    assert len({where[a] != where[b] for a, b in pairs}) == 2
+    for a, b in pairs:
+        put(own, f"images/{b}.png", np.asarray(Image.open(own / f"images/{a}.png")) - np.uint8(1))
+        assert len(found(own)) == (where[a] != where[b])
+        put(own, f"images/{b}.png", before[f"images/{b}.png"])
 
 
 def test_uneven_light_that_all_images_share_makes_no_twins(own):
@@ -569,7 +636,7 @@ def test_five_in_a_hundred_may_vanish(own):
 
 
 def test_where_the_copy_may_go(own, tmp_path):
-    for inside in (own, own / "out", own / "images", own / ".." / "own" / "x"):
+    for inside in (own, own / "out", own / "images", own.parent / "other" / ".." / "own" / "x"):
         with pytest.raises(UserError, match=r"is inside .*own, which stays as it is"):
             mend(own, inside)
     (tmp_path / "full").mkdir()

@@ -79,6 +79,14 @@ def over_share(level):
     return speed("pruned inference", "time over share", f"L{level}")
 
 
+def relative(name):
+    return gain("relatives", {"net": name}, {"net": "unet++"}).mean
+
+
+def work_of(name):
+    return column("relatives", "macs", net=name)[0] / column("relatives", "macs", net="unet++")[0]
+
+
 WORK, WEIGHTS = "unet, work of unet++", "unet, parameters of unet++"
 
 # Lesson, what it says with {} for the number, and the number.
@@ -104,6 +112,10 @@ QUOTED = [
     ("10", "A difference of up to {:.3f} is not excluded", lambda: -verdict("unet++", WORK).low),
     ("10", "UNet++ is {:.3f} ahead of the U-Net with its weights", lambda: verdict("unet++", WEIGHTS).mean),
     ("10", "{:.3f} behind the one that does its work", lambda: -verdict("unet++", WORK).mean),
+    ("11", "the U-Net of 2015, by {:.3f}.", lambda: -relative("original-unet")),
+    ("11", "UNet 3+ with one head, by {:.3f},", lambda: relative("unet3+")),
+    ("11", "at {:.1f} times the work of UNet++", lambda: work_of("unet3+")),
+    ("11", "are ahead by more, {:.3f},", lambda: relative("dense-unet++")),
     ("10", "(its mean is {:.3f} lower)", lambda: -verdict("unet++, all heads", "unet", "iou_of_images_L2").mean),
 ]
 

@@ -10,6 +10,7 @@ from course_lib.checks.machinery import expect
 from course_lib.checks.masks import check_count_mistakes, check_to_mask
 from course_lib.checks.nested import check_nested_unet, check_skips
 from course_lib.checks.pruning import check_choose_level, check_prune
+from course_lib.checks.relatives import check_at_row, check_gate
 from course_lib.checks.resolution import check_encoder_decoder, check_upsample_row
 from course_lib.checks.scores import check_dice, check_iou, check_pooled_iou
 from course_lib.checks.speed import check_fold, check_median_seconds
@@ -19,6 +20,7 @@ from course_lib.checks.unet import check_unet
 
 __all__ = [
     "check_accurate_mode",
+    "check_at_row",
     "check_block_parameters",
     "check_choose_level",
     "check_count_mistakes",
@@ -27,6 +29,7 @@ __all__ = [
     "check_dice",
     "check_encoder_decoder",
     "check_fold",
+    "check_gate",
     "check_holm",
     "check_iou",
     "check_median_seconds",

@@ -96,7 +96,7 @@ class OriginalUNet(Relative):
 
 
 def crop(x: Tensor, size: Sequence[int]) -> Tensor:
-    """The middle (N, C, *size) of (N, C, h, w)."""
+    """The middle of (N, C, h, w), of height size[0] and width size[1]."""
     top, left = ((old - new) // 2 for old, new in zip(x.shape[2:], size, strict=True))
     return x[:, :, top : top + size[0], left : left + size[1]]
 

@@ -1,0 +1,370 @@
+# %% [markdown]
+# # What came next?
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({{COLAB}})
+#
+# UNet++ changed one decision of U-Net: which maps a node reads. Others changed other ones: what flows along a skip, how
+# maps are joined, from which scales they come, what a node computes, and what happens at the border. This lesson
+# builds the two ideas that take a few lines, reads the rest, and compares all of them under one recipe.
+#
+# You will be able to
+#
+# - name the one decision in which each of five networks differs from UNet++,
+# - write an attention gate, and bring maps of any scale to one row,
+# - tell a fair comparison of architectures from one in which the baseline lost its norms.
+#
+# Two cores need about a minute; on a GPU it was not measured yet.
+
+# %% tags=["setup", "nbval-ignore-output"]
+import importlib.util
+import subprocess
+import sys
+
+REPO, REF = "{{REPO}}", "{{REF}}"
+if importlib.util.find_spec("course_lib") is None:
+    if "google.colab" not in sys.modules:
+        raise ModuleNotFoundError(
+            "course_lib is not installed: type `pip install -e '.[notebooks]'` in the folder of the course"
+        )
+    # --no-deps: Colab has all that the course needs, and its torch stays as it is.
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
+    if subprocess.run(pip).returncode != 0:
+        raise ConnectionError(
+            f"{REPO} could not be fetched: check the network and run this cell again"
+        )
+
+# %%
+from statistics import fmean
+
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torch import nn
+
+from course_lib import data, presets, relatives, results, show
+from course_lib.checks import check_at_row, check_gate
+from course_lib.compare import holm, paired_interval
+from course_lib.grid import NestedUNet
+from course_lib.measure import macs, parameters
+from course_lib.predict import as_input
+from course_lib.setting import Setting
+from course_lib.train import fit
+
+# %% tags=["parameters"]
+PRESET = "auto"  # or "smoke", "laptop", "gpu"
+EPOCHS = 0  # 0: a third of what the preset says; else 2 or more
+SEED = 0
+
+# %%
+sizes = presets.sizes(PRESET)
+epochs = EPOCHS or max(3, sizes.epochs // 3)
+print(f"preset {presets.resolve(PRESET)}: {sizes}")
+
+# %% [markdown]
+# ## One decision each
+#
+# | network | what flows | how it is joined | from where | a node is |
+# |---|---|---|---|---|
+# | UNet++ | the map | concatenated | its own row, and the row below | two convolutions |
+# | Attention UNet++ | the map **times a gate** | concatenated | the same | the same |
+# | UNet 3+ | the map | concatenated | **all rows** | one convolution |
+# | RefineNet | the map, refined | **summed** | its own row, and the row below | **residual units** |
+# | dense UNet++ | the map | concatenated | the same | **a DenseNet block** |
+# | U-Net of 2015 | **the middle** of the map | concatenated | the same, long skips only | two convolutions, **no padding** |
+#
+# All of them answer like our grid: `net(image)[-1]` are logits of the image's size. So one loop counts what they cost.
+#
+# **Predict first.** Which of them works most at equal widths?
+
+# %% tags=["nbval-check-output"]
+small = (8, 16, 32, 64, 128)
+nets = {"unet++": NestedUNet(widths=small)}
+for name, kind in relatives.RELATIVES.items():
+    nets[name] = kind(in_channels=3, classes=1, widths=small)
+work = {name: macs(net, (64, 64)) for name, net in nets.items()}
+for name, net in nets.items():
+    print(f"{name:17} {parameters(net):9,} parameters {work[name] / 1e6:6.1f} million MACs")
+assert max(work, key=work.get) == "original-unet"
+
+# %% [markdown]
+# The U-Net of 2015 does most, although it has no nested nodes. It never makes up a border, so it continues the image by
+# its mirror image, and for 64x64 pixels it computes 252x252. RefineNet has five times the weights: its residual units stand
+# in every row, at full width.
+#
+# ## What flows along a skip?
+#
+# A skip copies all it has: nuclei, and dirt. A **gate** lets pass what the coarser map asks for. With $f$ the map on the
+# skip and $g$ the up-sampled map from below (Oktay and others, 2018):
+#
+# $$\alpha = \sigma\left(W_\psi\,\mathrm{relu}(W_g\,g + W_f\,f)\right), \qquad \mathrm{out} = \alpha\,f.$$
+#
+# $\alpha$ has one channel: a pixel passes in all channels or in none.
+#
+# ### Exercise 1: the gate (8 minutes, easy)
+#
+# Write `gate`. `W_f`, `W_g` and `W_psi` are layers you can call.
+#
+# <details><summary>Hint 1</summary>Three lines, in the order of the formula.
+# <details><summary>Hint 2</summary><code>torch.sigmoid</code> and <code>F.relu</code>; the product spreads the one
+# channel over all channels of f by itself.</details></details>
+
+
+# %% tags=["exercise"]
+def gate(f, g, W_f, W_g, W_psi):
+    """f (N, c, h, w), g (N, c_below, h, w) -> what passes of f, (N, c, h, w)."""
+    ### BEGIN SOLUTION
+    asked = F.relu(W_g(g) + W_f(f))
+    alpha = torch.sigmoid(W_psi(asked))
+    return alpha * f
+    ### END SOLUTION
+
+
+# %%
+check_gate(gate)
+
+# %% [markdown]
+# Attention UNet++ puts one on every skip (Li and others, 2020). Yours does what the package's does, and cutting the net
+# stays exact: nothing that is cut feeds a gate that stays.
+
+# %% tags=["nbval-check-output"]
+torch.manual_seed(SEED)
+attention = relatives.AttentionUNetPlusPlus(widths=sizes.widths, deep_supervision=True).eval()
+ours = attention.gate(0, 0, 1)
+f, g = torch.rand(1, sizes.widths[0], 8, 8), torch.rand(1, sizes.widths[1], 8, 8)
+print(
+    "the same as the package's:",
+    torch.equal(gate(f, g, ours.W_f, ours.W_g, ours.W_psi), ours(f, g)),
+)
+published = relatives.AttentionUNetPlusPlus(deep_supervision=True)
+gates = sum(isinstance(module, relatives.Gate) for module in published.modules())
+extra = parameters(published) - parameters(NestedUNet(deep_supervision=True))
+print(f"depth 4: {gates} gates, {extra:,} parameters more than UNet++")
+image = torch.rand(1, 3, 32, 32)
+assert torch.equal(attention.prune(1)(image)[0], attention(image)[0]) and gates == 20
+
+# %% [markdown]
+# **Predict first.** After some training on built-in images: will the gate on the first skip be open on nuclei, or on the
+# background?
+
+# %% tags=["timing"]
+splits = data.load("synthetic", sizes.size, count=sizes.images, seed=SEED)
+for row in fit(attention, splits, epochs=epochs, seed=SEED, setting=Setting.fast()):
+    print(f"epoch {row['epoch']}  validation IoU {row['val_iou']:.3f}")
+
+# %%
+seen = {}
+last = attention.gate(0, 0, attention.depth)
+hook = last.register_forward_hook(
+    lambda module, inputs, out: seen.update(alpha=module.alpha(*inputs))
+)
+with torch.inference_mode():
+    attention.cpu()(as_input(splits.val.images[:3].cpu()))
+hook.remove()
+alpha, truth = seen["alpha"].float(), splits.val.masks[:3].bool().cpu()
+
+# %%
+figure, axes = show.canvas(3, rows=2, height=4.2)
+for n in range(3):
+    axes[n].imshow(show.pixels(splits.val.images[n].cpu()))
+    axes[3 + n].imshow(alpha[n, 0].numpy(), cmap="gray", vmin=0, vmax=1)
+    axes[n].axis("off")
+    axes[3 + n].axis("off")
+show.display(figure, alt="Three images, and below each how far the gate is open at every pixel.")
+
+# %%
+print(f"open on nuclei {alpha[truth].mean():.2f}, on background {alpha[~truth].mean():.2f}")
+assert alpha.min() >= 0 and alpha.max() <= 1
+
+# %% [markdown]
+# In the stored run this gate is about twice as open on nuclei as on the background. But a gate need not look like a mask,
+# and what it closes, the convolution behind it could have weighed down as well. Whether it helps is a question for the table below.
+#
+# ## From which scales?
+#
+# In UNet 3+ (Huang and others, 2020) every decoder node reads **every** row: encoder maps from above and beside it,
+# decoder maps from below, each brought to its size.
+#
+# ### Exercise 2: at the size of a row (8 minutes, medium)
+#
+# Write `at_row`: a map of row `k` at the size of row `i`. Going down, take maxima of $2^{i-k}$ by $2^{i-k}$ pixels; going
+# up, interpolate bilinearly with corners aligned, as our $U$ does.
+#
+# <details><summary>Hint 1</summary>Row <code>i</code> is half as large as row <code>i - 1</code>. Three cases: above,
+# beside, below.
+# <details><summary>Hint 2</summary><code>F.max_pool2d(x, 2 ** (i - k))</code> and <code>F.interpolate(x,
+# scale_factor=2 ** (k - i), mode="bilinear", align_corners=True)</code>.</details></details>
+
+
+# %% tags=["exercise"]
+def at_row(x, k, i):
+    """A map (N, c, h, w) of row k, at the size of row i."""
+    ### BEGIN SOLUTION
+    if k < i:
+        return F.max_pool2d(x, 2 ** (i - k))
+    if k > i:
+        return F.interpolate(x, scale_factor=2 ** (k - i), mode="bilinear", align_corners=True)
+    return x
+    ### END SOLUTION
+
+
+# %%
+check_at_row(at_row)
+
+# %% tags=["nbval-check-output"]
+maps = [torch.rand(1, c, 64 >> k, 64 >> k) for k, c in enumerate(small)]
+joined = [at_row(x, k, 2) for k, x in enumerate(maps)]
+print("at row 2:", [tuple(x.shape[1:]) for x in joined])
+with torch.device("meta"):
+    for options in (
+        {},
+        {"deep_supervision": True},
+        {"deep_supervision": True, "classification": True},
+    ):
+        print(f"{parameters(relatives.UNet3Plus(**options)):,} parameters", list(options))
+    full = relatives.UNet3Plus()
+assert parameters(full) == 26_971_777 and len({x.shape[2:] for x in joined}) == 1
+
+# %% [markdown]
+# The three counts are those of the released code: plain, with five heads, and with the module that decides whether an
+# image holds anything. Fewer weights than a U-Net of the same widths, because each scale is squeezed to 64 channels
+# first. But the squeezed maps stand at full size in row 0: at small widths it does nearly half as much work again as UNet++.
+#
+# **A trap.** In the released code of UNet 3+ its own decoder has batch norm after every convolution, and the decoders of
+# the U-Net and the UNet++ beside it have none. "Deep supervision" of that UNet++ is the mean of four logits before one
+# loss, not four losses. So its two baselines lack what the new net has. Our table gives every net the same recipe.
+#
+# ## Summed or concatenated?
+#
+# RefineNet (Lin and others, 2017) adds maps where U-Net concatenates them. How different is that?
+#
+# **Predict first.** Can a convolution of a concatenation do what a sum of two convolutions does?
+
+# %% tags=["nbval-check-output"]
+x, y = torch.rand(1, 6, 16, 16), torch.rand(1, 10, 16, 16)
+one, two = nn.Conv2d(6, 4, 3, padding=1), nn.Conv2d(10, 4, 3, padding=1)
+both = nn.Conv2d(16, 4, 3, padding=1)
+with torch.no_grad():
+    both.weight.copy_(torch.cat([one.weight, two.weight], dim=1))
+    both.bias.copy_(one.bias + two.bias)
+same = torch.allclose(one(x) + two(y), both(torch.cat([x, y], dim=1)), atol=1e-5)
+print("sum of two convolutions = one convolution of the concatenation:", same)
+assert same
+
+# %% [markdown]
+# It is the same function. So the sum is not what sets RefineNet apart. Its residual units (without batch norm) and its
+# chained pooling are.
+#
+# ## Borders made up, or not
+#
+# Padding with zeros invents what lies outside. The U-Net of 2015 computes only where it has seen all it needs.
+
+# %% tags=["nbval-check-output"]
+with torch.device("meta"):
+    original = relatives.OriginalUNet()
+    out = original.valid(torch.empty(1, 1, 572, 572))
+print(f"{parameters(original):,} parameters, 572x572 -> {out.shape[2]}x{out.shape[3]}")
+assert parameters(original) == 31_030_658 and out.shape[2:] == (388, 388)
+
+# %% [markdown]
+# It also weighs pixels: most where two nuclei nearly touch, so that the net learns to part them. The formula commonly
+# cited from the paper, with $d_1$ and $d_2$ the distances to the two nearest nuclei:
+#
+# $$w = w_c + w_0\,\exp\left(-\frac{(d_1 + d_2)^2}{2\sigma^2}\right).$$
+
+# %%
+labels = splits.train.labels[:3].cpu()
+weights = relatives.border_weights(labels, sigma=2.0)
+figure, axes = show.canvas(3, rows=2, height=4.2)
+for n in range(3):
+    axes[n].imshow(show.pixels(splits.train.images[n].cpu()))
+    axes[3 + n].imshow((weights[n] * (labels[n] == 0)).numpy(), cmap="gray")
+    axes[n].axis("off")
+    axes[3 + n].axis("off")
+show.display(figure, alt="Three images, and below each the weights of its background pixels.")
+assert weights.min() < 1 < weights.max()
+
+# %% [markdown]
+# Bright is heavy: the narrow gaps between nuclei. (The weights are shown on the background; $\sigma$ is 2 pixels here,
+# because these images are small.)
+#
+# ## On equal terms
+#
+# Real nuclei, widths 8 to 128, three seeds, one recipe, from the repository. UNet 3+ with all heads is scored by its
+# full-size head. Each net is compared with UNet++ seed by seed.
+#
+# **Predict first.** Which of the five is ahead of UNet++?
+
+# %%
+stored = results.load_results("relatives")
+runs = {}
+for row in stored["rows"]:
+    runs.setdefault(row["net"], []).append(row)
+print(stored["about"])
+print("Pooled IoU,", stored["measured"]["device"], stored["measured"]["date"])
+score = {net: [row["iou_pooled"] for row in rows] for net, rows in runs.items()}
+
+# %%
+others = [net for net in score if net != "unet++"]
+p_values = holm([stats.ttest_rel(score[net], score["unet++"]).pvalue for net in others])
+adjusted = dict(zip(others, p_values))
+for net, values in score.items():
+    line = f"{net:21} {runs[net][0]['macs'] / 1e6:4.0f} million MACs  {fmean(values):.3f}"
+    if net in adjusted:
+        line += f"  minus unet++ {paired_interval(values, score['unet++'])}  p {adjusted[net]:.3f}"
+    print(line)
+
+# %%
+figure, (axis,) = show.canvas(height=3.6)
+names = list(score)[::-1]
+for y, net in enumerate(names):
+    axis.plot(score[net], [y] * len(score[net]), "o", color=show.BLUE, markersize=5, alpha=0.8)
+    axis.plot(fmean(score[net]), y, "|", color=show.BLACK, markersize=14)
+labelled = [f"{net}, {runs[net][0]['macs'] / 1e6:.0f}" for net in names]
+axis.set(yticks=range(len(names)), yticklabels=labelled, xlabel="pooled IoU, test part")
+axis.set_title("net, million MACs", fontsize=9, loc="left")
+show.display(
+    figure, alt="Pooled IoU of each net, a dot a seed and a bar at the mean, with its million MACs."
+)
+
+# %% [markdown]
+# (`p` is corrected for the eight comparisons, as in lesson 10. Images are not drawn anew: it holds for this test part.)
+#
+# - **Behind**: the U-Net of 2015, by 0.024. It has no norms at all. RefineNet has none in its decoder; one of its seeds fell
+#   far below the other two, so its interval says little.
+# - **Level**: the gates. On these images they bring nothing that three seeds could show, and neither do the extra heads of
+#   UNet 3+.
+# - **Ahead**: UNet 3+ with one head, by 0.005, at 1.4 times the work of UNet++. The dense blocks are ahead by more, 0.014,
+#   with less work and fewer weights, but their seeds scatter, and after the correction it is not clear.
+# - **And the plain U-Net that does the work of UNet++?** None of the five is clearly ahead of it.
+
+# %% tags=["nbval-check-output"]
+clear = [net for net, p in adjusted.items() if p < 0.05]
+print("clear of UNet++ after correction:", clear)
+equal_work = {net: paired_interval(score[net], score["unet, work of unet++"]) for net in others}
+ahead = [net for net in relatives.RELATIVES if equal_work[net].low > 0]
+print("clearly ahead of the U-Net of equal work:", ahead)
+assert clear == ["unet3+", "original-unet"] and ahead == []
+
+# %%
+results.record(
+    parameters_of_unet3plus=parameters(full),
+    gates=gates,
+    open_on_nuclei=float(alpha[truth].mean()),
+)
+
+# %% [markdown]
+# ## What we found
+#
+# - Each network after UNet++ changes one decision. A gate is three lines, full-scale skips are one function.
+# - A sum of convolutions is a convolution of the concatenation. What a network is known for need not be what matters.
+# - Full-scale skips are slightly ahead of UNet++ here, dense blocks perhaps, and no relative is clearly ahead of a plain
+#   U-Net that does the same work as UNet++.
+#
+# ## One honest limit
+#
+# One recipe for all is fair and may suit none: learning rate and epochs were chosen for the grid. RefineNet has no norm in
+# its decoder, and what its paper starts from, a trained ResNet, is missing here. Three seeds show large differences only.
+#
+# ## The next question
+#
+# All this was measured on nuclei. [Lesson 12](12_your_own_data.ipynb) asks: **does it work on mine?**
