@@ -87,6 +87,10 @@ def work_of(name):
     return column("relatives", "macs", net=name)[0] / column("relatives", "macs", net="unet++")[0]
 
 
+def drawn(kind, net, versus="unet"):
+    return gain("wirings", {"kind": kind, "net": net}, {"kind": kind, "net": versus}).mean
+
+
 WORK, WEIGHTS = "unet, work of unet++", "unet, parameters of unet++"
 
 # Lesson, what it says with {} for the number, and the number.
@@ -94,6 +98,12 @@ QUOTED = [
     ("05", "the second halving brings {:.3f}, because", lambda: depth("large-blurred", "L2", "L1")),
     ("05", "costs what L4 costs and stays {:.2f} below it", lambda: depth("large-blurred", "L4", "L1 wide")),
     ("05", "{:.3f} for the second halving, nothing after it", lambda: depth("small-sharp", "L2", "L1")),
+    ("06", "on both looks, by {:.3f}", lambda: drawn("small-sharp", "unet++")),
+    ("06", "and {:.3f}. But", lambda: drawn("large-blurred", "unet++")),
+    ("06", "as much work gains {:.3f}", lambda: drawn("small-sharp", WORK)),
+    ("06", "and {:.3f}, and UNet++ minus", lambda: drawn("large-blurred", WORK)),
+    ("06", "minus that one is {:.3f} on both", lambda: abs(drawn("small-sharp", "unet++", WORK))),
+    ("06", "minus that one is {:.3f} on both", lambda: abs(drawn("large-blurred", "unet++", WORK))),
     ("08", "alone is {:.3f} better", lambda: fmean(alone(1)) - fmean(level(1))),
     ("08", "gives up {:.3f}, a difference that is clear and small", lambda: fmean(level(4)) - fmean(level(2))),
     ("08", "Level 1 gives up {:.3f}.", lambda: fmean(level(4)) - fmean(level(1))),
@@ -137,6 +147,7 @@ DEFINED = ("0.05", "0.001")  # the level of a test, a learning rate
 # Sections that read a table of data/results; elsewhere a decimal number is a definition, a citation or the run's own.
 READ_FROM_TABLES = {
     "05": "Mind the scales",
+    "06": "Here UNet++ is clear",
     "09": "Inference gains",
     "08": "No difference is clear of zero",
     "10": "Read the `p` column first",
