@@ -495,7 +495,7 @@ def test_a_file_without_permission_and_masks_of_no_nuclei(own, monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", refuse)
     texts = {f.file: f.detail for f in examine(own, SIZE)}
     assert texts["images/cell1.png"] == "cannot be read (Permission denied): check its permissions"
-    assert "(16, 32, 32)" in texts["masks/cell2.tif"]
+    assert "(16, 32, 32, 3)" in texts["masks/cell2.tif"]
     assert "67600 pieces" in texts["masks/cell3.png"]
 
 
