@@ -79,8 +79,8 @@ def over_share(level):
     return speed("pruned inference", "time over share", f"L{level}")
 
 
-def relative(name):
-    return gain("relatives", {"net": name}, {"net": "unet++"}).mean
+def relative(name, key="iou_pooled"):
+    return gain("relatives", {"net": name}, {"net": "unet++"}, key).mean
 
 
 def work_of(name):
@@ -125,6 +125,9 @@ QUOTED = [
     ("11", "the U-Net of 2015, by {:.3f}.", lambda: -relative("original-unet")),
     ("11", "UNet 3+ with one head, by {:.3f},", lambda: relative("unet3+")),
     ("11", "at {:.1f} times the work of UNet++", lambda: work_of("unet3+")),
+    ("11", "pooled lead is gone: {:.3f} below one head", lambda: relative("unet3+") - relative("unet3+, all heads")),
+    ("11", "Per image it is {:.3f} and not clear", lambda: relative("unet3+", "iou_per_image")),
+    ("11", "0.014, and {:.3f} per image", lambda: relative("dense-unet++", "iou_per_image")),
     ("11", "are ahead by more, {:.3f},", lambda: relative("dense-unet++")),
     ("10", "(its mean is {:.3f} lower)", lambda: -verdict("unet++, all heads", "unet", "iou_of_images_L2").mean),
 ]

@@ -41,6 +41,35 @@ def always_up(x, k, i):
     return F.max_pool2d(x, 2 ** (i - k)) if k < i else up(x, 2 ** (k - i + 1))
 
 
+def step_of(step):
+    """An answer whose step is a function of k and i: right at a distance of two rows, or for row 0 alone."""
+
+    def at_row(x, k, i):
+        return F.max_pool2d(x, step(k, i)) if k < i else up(x, step(i, k)) if k > i else x
+
+    return at_row
+
+
+def down_right(x, k, i):
+    return F.max_pool2d(x, 2 ** (i - k)) if k < i else up(x, 2 * (k - i)) if k > i else x
+
+
+def row_by_row(x, k, i):
+    while k < i:
+        x, k = F.max_pool2d(x, 2), k + 1
+    while k > i:
+        x, k = up(x, 2), k - 1
+    return x
+
+
+def detached(x, k, i):
+    return F.max_pool2d(x, 2 ** (i - k)) if k < i else up(x.detach(), 2 ** (k - i)) if k > i else x
+
+
+def an_array(x, k, i):
+    return one_of(F.max_pool2d, up)(x, k, i).numpy()
+
+
 def hole(x, k, i):
     raise NotImplementedError("your code here")
 
@@ -55,5 +84,12 @@ WRONG = {
     "corners are not aligned": one_of(F.max_pool2d, lambda x, n: up(x, n, align_corners=False)),
     "it returns nothing": no_third_case,
     "of the right size already": always_up,
+    r"row 0 at row 3: .* 2 \*\* \(i - k\) = 8": step_of(lambda above, below: 2 * (below - above)),
+    r"row 0 at row 1: .* 2 \*\* \(i - k\) = 2": step_of(lambda above, below: 4),
+    "row 1 at row 2: every row halves once more": step_of(lambda above, below: 2**below),
+    r"row 3 at row 0: .* 2 \*\* \(k - i\) = 8": down_right,
+    "doubling twice": row_by_row,
+    "no gradient reaches": detached,
+    "a tensor is wanted": an_array,
     "hole is not written yet": hole,
 }

@@ -43,6 +43,33 @@ def in_place(f, g, W_f, W_g, W_psi):
     return f
 
 
+def changes_g(f, g, W_f, W_g, W_psi):
+    g += 1
+    return alpha_of(f, g, W_f, W_g, W_psi) * f
+
+
+def alpha_detached(*given):
+    return alpha_of(*given).detach() * given[0]
+
+
+def skip_detached(*given):
+    return alpha_of(*given) * given[0].detach()
+
+
+def signal_detached(f, g, W_f, W_g, W_psi):
+    return alpha_of(f, g.detach(), W_f, W_g, W_psi) * f
+
+
+def without_gradient(*given):
+    with torch.no_grad():
+        alpha = alpha_of(*given)
+    return alpha * given[0]
+
+
+def alpha_as_well(*given):
+    return alpha_of(*given) * given[0], alpha_of(*given)
+
+
 def hole(f, g, W_f, W_g, W_psi):
     raise NotImplementedError("your code here")
 
@@ -57,6 +84,12 @@ WRONG = {
     "add first, then one ReLU": two_relus,
     "that is alpha": alpha_of,
     "f itself has changed": in_place,
+    "g itself has changed": changes_g,
+    "is alpha or f detached": alpha_detached,
+    "alpha or f detached": skip_detached,
+    "the gradients are not": signal_detached,
+    "made under no_grad": without_gradient,
+    "this is tuple": alpha_as_well,
     "it returns nothing": lambda *given: None,
     "hole is not written yet": hole,
 }
