@@ -1,4 +1,4 @@
-"""The command line: python -m course_lib doctor | data | draw | masks | run | train | evaluate | predict ..."""
+"""The command line: python -m course_lib COMMAND, and --help lists the commands."""
 
 import argparse
 import csv

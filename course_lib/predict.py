@@ -87,7 +87,7 @@ def predict(
         raise UserError(f"tile {tile} and overlap {overlap} do not fit: give multiples of {step}, overlap below tile")
     light = _light(image) if image.dtype == torch.uint8 else None
     height, width = image.shape[1:]
-    rows, columns = (_mirrored(side, -(-side // step) * step) for side in (height, width))
+    rows, columns = (mirrored(torch.arange(-(-side // step) * step), side) for side in (height, width))
     blended = None
     with _computing(net, head, setting) as maps_of:
         for y, down in _bands(len(rows), tile, overlap):
@@ -125,10 +125,13 @@ def _light(image: Tensor) -> tuple[float, float]:
     return mean.item(), deviation.item() + QUIET
 
 
-def _mirrored(side: int, wanted: int) -> Tensor:
-    """Where each of `wanted` pixels comes from: 0 .. side - 1, then back by reflection, as often as it takes."""
+def mirrored(places: Tensor, side: int) -> Tensor:
+    """Which pixel, 0 .. side - 1, stands at each of `places` (integers) of a side that mirror images continue.
+
+    The pixels at both ends are not repeated, and the reflection goes on as often as it takes, before 0 as well.
+    """
     last = side - 1
-    there_and_back = torch.arange(wanted) % max(2 * last, 1)
+    there_and_back = places % max(2 * last, 1)
     return last - (last - there_and_back).abs()
 
 

@@ -36,7 +36,7 @@ class Setting:
 
     @classmethod
     def fast(cls, device: str = "auto") -> "Setting":
-        """The setting that measured fastest on a CPU (benchmarks/README.md); the usual choice on a GPU."""
+        """The fastest measured on a CPU without torch.compile (benchmarks/README.md); the usual choice on a GPU."""
         if torch_device(device).type == "cuda":
             precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         else:

@@ -10,6 +10,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
 
 from course_lib.errors import UserError
+from course_lib.predict import mirrored
 from course_lib.relatives.base import Relative
 
 
@@ -89,10 +90,9 @@ class OriginalUNet(Relative):
 
     def _mirrored(self, side: int, device: torch.device) -> Tensor:
         """Where each pixel along one continued side comes from: `rim` before 0, and enough behind the last."""
-        step, last = 2**self.poolings, side - 1
+        step = 2**self.poolings
         whole = 4 + step * max(0, -(-(side - 4) // step))  # the smallest output of `valid` that covers the side
-        there_and_back = torch.arange(-self.rim, whole + self.rim, device=device) % max(2 * last, 1)
-        return last - (last - there_and_back).abs()
+        return mirrored(torch.arange(-self.rim, whole + self.rim, device=device), side)
 
 
 def crop(x: Tensor, size: Sequence[int]) -> Tensor:
