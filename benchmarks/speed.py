@@ -4,9 +4,10 @@ python benchmarks/speed.py [--repeats 5] [--compile] [--reuse-memory] [--quick] 
 
 All cases of a table take turns, so that a busy moment of the machine hits each of them. Ratios are to plain fp32 in the
 same table. "of peak" is the convolutions' arithmetic over the time, as a share of what a large matrix product reaches
-here in the same number format. --store writes data/results/speed.json (speed_gpu.json where there is a GPU), from which
-benchmarks/README.md and lesson 09 are made. Where MONAI is installed (pip install -e ".[bench]") its UNet++ at the same
-widths stands beside ours.
+here in the same number format (for fp32 on an NVIDIA GPU that is TF32, which PyTorch's convolutions use). "change" is
+the largest change of a logit, as a share of the largest logit. --store writes data/results/speed.json (speed_gpu.json
+where there is a GPU), from which benchmarks/README.md and lesson 09 are made. Where MONAI is installed (pip install
+-e ".[bench]") its UNet++ at the same widths stands beside ours.
 """
 
 import argparse
@@ -20,7 +21,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -43,7 +46,7 @@ BEST = f"channels last, {LOW}"
 SHAPES = ((16, 96), (2, 256))  # images a batch, their side
 BATCHES = (2, 4, 8, 16, 32) if DEVICE == "cpu" else (8, 16, 32, 64, 128, 256)
 WIDTHS = (32, 64, 128, 256, 512)
-Case = Callable[[], None]
+Case = Callable[[], Any]
 Rows = list[dict[str, Any]]
 
 
@@ -78,31 +81,55 @@ def finish() -> None:
 
 
 def training_step(
-    setting: Setting, net: nn.Module, images: Tensor, *, fused: bool = False, graphs: bool = False
+    setting: Setting, net: nn.Module, images: Tensor, *, fused: bool = False, graph: bool = False, search: bool = False
 ) -> Case:
-    """Forward, loss on all heads, backward, AdamW. `graphs` has torch.compile replay CUDA graphs."""
-    model = setting.place(net.train())
-    model = torch.compile(model, mode="reduce-overhead") if graphs else setting.compiled(model)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=fused)
+    """Forward, loss on all heads, backward, AdamW.
+
+    `graph`: recorded once as a CUDA graph. `search`: cuDNN tries its algorithms for every convolution first.
+    """
+    model = setting.compiled(setting.place(net.train()))
+    optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=fused, capturable=graph)
     masks, loss_of = (images[:, :1] > 0.5).float(), deep_supervision(bce_dice)
+    flags = partial(torch.backends.cudnn.flags, enabled=True, benchmark=True) if search else nullcontext
 
     def step() -> None:
-        loss = loss_of(setting.forward(model, images), masks)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        with flags():
+            loss = loss_of(setting.forward(model, images), masks)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
 
-    return step
+    return recorded(step) if graph else step
 
 
-def inference(setting: Setting, net: nn.Module, images: Tensor) -> Case:
+def inference(setting: Setting, net: nn.Module, images: Tensor, *, graph: bool = False) -> Case:
+    """Images -> the logits of the heads."""
     model = setting.for_inference(net)
 
     @torch.inference_mode()
-    def run() -> None:
-        setting.forward(model, images)
+    def run() -> list[Tensor]:
+        return setting.forward(model, images)
 
-    return run
+    return recorded(run) if graph else run
+
+
+def recorded(work: Case) -> Case:
+    """The work's kernels recorded as one CUDA graph, so that Python does not hand them over one by one."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # what is made once, such as the optimiser's state, is made before the recording
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = work()
+
+    def replay() -> Any:
+        graph.replay()
+        return result
+
+    return replay
 
 
 def peaks() -> dict[str, float]:
@@ -141,8 +168,13 @@ def measure(batch: int, size: int, repeats: int, compiled: bool) -> Iterator[tup
 
     steps = {name: training_step(setting, fresh(), images) for name, setting in cases.items()}
     steps[f"{BEST}, fused AdamW"] = training_step(cases[BEST], fresh(), images, fused=True)
-    if compiled and DEVICE == "cuda":
-        steps[f"{BEST}, CUDA graphs"] = training_step(cases[BEST], fresh(), images, graphs=True)
+    if DEVICE == "cuda":
+        every = {"fused": True, "graph": True}
+        steps[f"{BEST}, cuDNN search"] = training_step(cases[BEST], fresh(), images, search=True)
+        steps[f"{BEST}, fused AdamW, graph"] = training_step(cases[BEST], fresh(), images, **every)
+        if compiled:
+            best = cases[f"{BEST}, compile"]
+            steps[f"{BEST}, compile, fused AdamW, graph"] = training_step(best, fresh(), images, **every)
     yield "training step", rows_of(interleaved(steps, repeats), dict.fromkeys(steps, 3 * forward), peak)
     del steps
 
@@ -150,13 +182,20 @@ def measure(batch: int, size: int, repeats: int, compiled: bool) -> Iterator[tup
     runs = {name: inference(setting, fresh(), images) for name, setting in cases.items()}
     runs["plain fp32, norms folded"] = inference(Setting(DEVICE, fold=True), fresh(), images)
     runs[f"{BEST}, norms folded"] = inference(folded, fresh(), images)
-    yield "inference", rows_of(interleaved(runs, repeats), dict.fromkeys(runs, forward), peak)
+    if DEVICE == "cuda":
+        runs[f"{BEST}, norms folded, graph"] = inference(folded, fresh(), images, graph=True)
+    rows = rows_of(interleaved(runs, repeats), dict.fromkeys(runs, forward), peak)
+    plain = torch.stack(runs["plain fp32"]()).float()
+    for row in rows:
+        changed = torch.stack(runs[row["case"]]()).float() - plain
+        row["change"] = (changed.abs().max() / plain.abs().max()).item()
+    yield "inference", rows
     del runs
 
     cut, work = {"plain fp32, L4": inference(cases["plain fp32"], fresh(), images)}, {"plain fp32, L4": forward}
     for level in (4, 3, 2, 1):
-        name = f"{BEST}, norms folded, L{level}"
-        cut[name] = inference(folded, fresh().prune(level), images)
+        name = f"{BEST}, norms folded{', graph' if DEVICE == 'cuda' else ''}, L{level}"
+        cut[name] = inference(folded, fresh().prune(level), images, graph=DEVICE == "cuda")
         work[name] = 2.0 * batch * macs(fresh().prune(level), (size, size))
     rows = rows_of(interleaved(cut, repeats), work, peak)
     whole = rows[1]["median ms"]
@@ -169,16 +208,35 @@ def measure(batch: int, size: int, repeats: int, compiled: bool) -> Iterator[tup
 
 def by_batch(size: int, repeats: int) -> Rows:
     """A training step in the best setting at several batch sizes; "ms an image" says which pays."""
-    peak, steps, work = peaks(), {}, {}
+    peak, steps, work, graph = peaks(), {}, {}, DEVICE == "cuda"
     for batch in BATCHES:
-        name = f"{BEST}, batch {batch}"
-        steps[name] = training_step(levers(False)[BEST], fresh(), torch.rand(batch, 3, size, size, device=DEVICE))
+        name = f"{BEST}{', graph' if graph else ''}, batch {batch}"
+        images = torch.rand(batch, 3, size, size, device=DEVICE)
+        steps[name] = training_step(levers(False)[BEST], fresh(), images, graph=graph)
         work[name] = 6.0 * batch * macs(fresh(), (size, size))
     rows = rows_of(interleaved(steps, repeats), work, peak)
     for row, batch in zip(rows, BATCHES, strict=True):
         del row["times as fast"]
         row["ms an image"] = row["median ms"] / batch
     return rows
+
+
+def profile(batch: int, size: int) -> Rows:
+    """Which operations take a training step's time on the device, in the best setting, as shares of their sum."""
+    step = training_step(levers(False)[BEST], fresh(), torch.rand(batch, 3, size, size, device=DEVICE))
+    for _ in range(3):
+        step()
+    with torch.profiler.profile() as seen:
+        step()
+        finish()
+    times = {
+        event.key: event.self_cpu_time_total if DEVICE == "cpu" else event.self_device_time_total
+        for event in seen.key_averages()
+        if event.key.startswith("aten::")
+    }
+    whole = sum(times.values())
+    rows = [{"case": name.removeprefix("aten::"), "share of time": time / whole} for name, time in times.items()]
+    return sorted(rows, key=lambda row: -row["share of time"])[:12]
 
 
 def feeding(batch: int, size: int, repeats: int) -> Rows:
@@ -261,6 +319,7 @@ def main() -> None:
         for name, rows in measure(batch, size, args.repeats, args.compile):
             show(name, batch, size, rows)
     batch, size = SHAPES[0]
+    show("profile", batch, size, profile(batch, size))
     show("batch size", batch, size, by_batch(size, args.repeats))
     show("feeding", batch, size, feeding(batch, size, args.repeats))
     if DEVICE == "cpu" or torch.cuda.device_count() > 1:
@@ -268,7 +327,9 @@ def main() -> None:
     if importlib.util.find_spec("monai"):
         show("peer", batch, size, peer(batch, size, args.repeats))
     if args.store:
-        options = "".join(f" --{name}" for name in ("compile", "reuse_memory") if getattr(args, name)).replace("_", "-")
+        options = "".join(f" --{name}" for name in ("compile", "reuse_memory", "quick") if getattr(args, name)).replace(
+            "_", "-"
+        )
         command = f"python benchmarks/speed.py --repeats {args.repeats}{options} --store"
         what = "Speed of UNet++ with all heads at widths 32 to 512: medians of interleaved runs."
         print(store("speed" if DEVICE == "cpu" else "speed_gpu", stored, about=what, command=command, measured=about))
