@@ -1,6 +1,6 @@
 """What makes UNet++ fast: a training step, inference, and pruned inference, one lever after the other.
 
-python benchmarks/speed.py [--repeats 5] [--compile] [--reuse-memory] [--quick] [--store]
+python benchmarks/speed.py [--repeats 5] [--compile] [--graphs] [--reuse-memory] [--quick] [--store]
 
 All cases of a table take turns, so that a busy moment of the machine hits each of them. Ratios are to plain fp32 in the
 same table. "of peak" is the convolutions' arithmetic over the time, as a share of what a large matrix product reaches
@@ -129,6 +129,7 @@ def recorded(work: Case) -> Case:
         graph.replay()
         return result
 
+    replay.recorded = work  # to keep it: a graph knows the places of its tensors and does not hold them
     return replay
 
 
@@ -160,7 +161,9 @@ def fresh(**options: Any) -> NestedUNet:
     return NestedUNet(widths=WIDTHS, **{"deep_supervision": True, **options})
 
 
-def measure(batch: int, size: int, repeats: int, compiled: bool) -> Iterator[tuple[str, Rows]]:
+def measure(
+    batch: int, size: int, repeats: int, *, compiled: bool = False, graphs: bool = False
+) -> Iterator[tuple[str, Rows]]:
     """Three tables of one shape: "training step", "inference", "pruned inference"."""
     images, peak = torch.rand(batch, 3, size, size, device=DEVICE), peaks()
     forward = 2.0 * batch * macs(fresh(), (size, size))
@@ -168,9 +171,9 @@ def measure(batch: int, size: int, repeats: int, compiled: bool) -> Iterator[tup
 
     steps = {name: training_step(setting, fresh(), images) for name, setting in cases.items()}
     steps[f"{BEST}, fused AdamW"] = training_step(cases[BEST], fresh(), images, fused=True)
-    if DEVICE == "cuda":
-        every = {"fused": True, "graph": True}
+    if graphs:
         steps[f"{BEST}, cuDNN search"] = training_step(cases[BEST], fresh(), images, search=True)
+        every = {"fused": True, "graph": True}
         steps[f"{BEST}, fused AdamW, graph"] = training_step(cases[BEST], fresh(), images, **every)
         if compiled:
             best = cases[f"{BEST}, compile"]
@@ -182,7 +185,7 @@ def measure(batch: int, size: int, repeats: int, compiled: bool) -> Iterator[tup
     runs = {name: inference(setting, fresh(), images) for name, setting in cases.items()}
     runs["plain fp32, norms folded"] = inference(Setting(DEVICE, fold=True), fresh(), images)
     runs[f"{BEST}, norms folded"] = inference(folded, fresh(), images)
-    if DEVICE == "cuda":
+    if graphs:
         runs[f"{BEST}, norms folded, graph"] = inference(folded, fresh(), images, graph=True)
     rows = rows_of(interleaved(runs, repeats), dict.fromkeys(runs, forward), peak)
     plain = torch.stack(runs["plain fp32"]()).float()
@@ -194,8 +197,8 @@ def measure(batch: int, size: int, repeats: int, compiled: bool) -> Iterator[tup
 
     cut, work = {"plain fp32, L4": inference(cases["plain fp32"], fresh(), images)}, {"plain fp32, L4": forward}
     for level in (4, 3, 2, 1):
-        name = f"{BEST}, norms folded{', graph' if DEVICE == 'cuda' else ''}, L{level}"
-        cut[name] = inference(folded, fresh().prune(level), images, graph=DEVICE == "cuda")
+        name = f"{BEST}, norms folded{', graph' if graphs else ''}, L{level}"
+        cut[name] = inference(folded, fresh().prune(level), images, graph=graphs)
         work[name] = 2.0 * batch * macs(fresh().prune(level), (size, size))
     rows = rows_of(interleaved(cut, repeats), work, peak)
     whole = rows[1]["median ms"]
@@ -206,13 +209,13 @@ def measure(batch: int, size: int, repeats: int, compiled: bool) -> Iterator[tup
     yield "pruned inference", rows
 
 
-def by_batch(size: int, repeats: int) -> Rows:
+def by_batch(size: int, repeats: int, *, graphs: bool = False) -> Rows:
     """A training step in the best setting at several batch sizes; "ms an image" says which pays."""
-    peak, steps, work, graph = peaks(), {}, {}, DEVICE == "cuda"
+    peak, steps, work = peaks(), {}, {}
     for batch in BATCHES:
-        name = f"{BEST}{', graph' if graph else ''}, batch {batch}"
+        name = f"{BEST}{', graph' if graphs else ''}, batch {batch}"
         images = torch.rand(batch, 3, size, size, device=DEVICE)
-        steps[name] = training_step(levers(False)[BEST], fresh(), images, graph=graph)
+        steps[name] = training_step(levers(False)[BEST], fresh(), images, graph=graphs)
         work[name] = 6.0 * batch * macs(fresh(), (size, size))
     rows = rows_of(interleaved(steps, repeats), work, peak)
     for row, batch in zip(rows, BATCHES, strict=True):
@@ -293,12 +296,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="torch.compile too: a minute before the first step")
+    parser.add_argument("--graphs", action="store_true", help="for an NVIDIA GPU: CUDA graphs, and cuDNN's search")
     parser.add_argument(
         "--reuse-memory", action="store_true", help="glibc keeps large blocks instead of giving them back"
     )
     parser.add_argument("--quick", action="store_true", help="the first shape alone")
     parser.add_argument("--store", action="store_true", help="write data/results/speed.json, or speed_gpu.json")
     args = parser.parse_args()
+    if args.graphs and DEVICE == "cpu":
+        parser.error("--graphs needs an NVIDIA GPU, and there is none: leave it out")
     if args.reuse_memory:  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h: no page faults for fresh large tensors
         libc = ctypes.CDLL("libc.so.6")
         if not (libc.mallopt(-3, 1 << 30) and libc.mallopt(-1, (1 << 31) - 1)):
@@ -316,20 +322,20 @@ def main() -> None:
         stored.extend({"table": name, "shape": shape} | row for row in rows)
 
     for batch, size in SHAPES[: 1 if args.quick else None]:
-        for name, rows in measure(batch, size, args.repeats, args.compile):
+        for name, rows in measure(batch, size, args.repeats, compiled=args.compile, graphs=args.graphs):
             show(name, batch, size, rows)
     batch, size = SHAPES[0]
     show("profile", batch, size, profile(batch, size))
-    show("batch size", batch, size, by_batch(size, args.repeats))
+    show("batch size", batch, size, by_batch(size, args.repeats, graphs=args.graphs))
     show("feeding", batch, size, feeding(batch, size, args.repeats))
     if DEVICE == "cpu" or torch.cuda.device_count() > 1:
         show("processes", batch, 64, processes(max(1, args.repeats // 2)))
     if importlib.util.find_spec("monai"):
         show("peer", batch, size, peer(batch, size, args.repeats))
     if args.store:
-        options = "".join(f" --{name}" for name in ("compile", "reuse_memory", "quick") if getattr(args, name)).replace(
-            "_", "-"
-        )
+        options = "".join(
+            f" --{name}" for name in ("compile", "graphs", "reuse_memory", "quick") if getattr(args, name)
+        ).replace("_", "-")
         command = f"python benchmarks/speed.py --repeats {args.repeats}{options} --store"
         what = "Speed of UNet++ with all heads at widths 32 to 512: medians of interleaved runs."
         print(store("speed" if DEVICE == "cpu" else "speed_gpu", stored, about=what, command=command, measured=about))

@@ -139,7 +139,7 @@ def seconds_to(mark: float, row: Row) -> float | None:
 
 
 def standings(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One line an entrant, in the order of `RACE`.
+    """One line an entrant that has run, in the order of `RACE`.
 
     "seconds" is the mean over seeds to the mark; for the popular recipe, which sets the mark, that of its whole run. It
     is None where a seed missed the mark. "times as fast" is against the popular recipe. A "record" is faster than every
@@ -149,6 +149,8 @@ def standings(rows: Sequence[Row]) -> list[dict[str, Any]]:
     popular_seconds = mean(row["seconds"] for row in rows if row["entrant"] == POPULAR)
     for name in RACE:
         runs = [row for row in rows if row["entrant"] == name]
+        if not runs:
+            continue
         times = [row["seconds"] if name == POPULAR else seconds_to(mark, row) for row in runs]
         passed = [time for time in times if time is not None]
         seconds = mean(passed) if len(passed) == len(runs) else None

@@ -9,11 +9,14 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from course_lib.errors import UserError
 from course_lib.pages import lesson_page
 from course_lib.report import about, summary, write_pages
+
+LONGEST_CELL = 3600  # seconds: a kernel that stands still fails its lesson, and the others still run
 
 
 def select(names: Sequence[str], only: Sequence[str] = ()) -> list[str]:
@@ -34,7 +37,8 @@ def execute(
 
     `timeout` is in seconds per cell; `on_cell(index)` is called before each cell. Returns the most bytes of memory
     that the kernel held at one time, None where the system does not tell. Raises, as nbclient does,
-    CellExecutionError for the first failing cell and DeadKernelError (a RuntimeError) for a kernel that died.
+    CellExecutionError for the first failing cell, CellTimeoutError (a TimeoutError) for one that took too long, and
+    DeadKernelError (a RuntimeError) for a kernel that died.
     """
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpecManager
@@ -44,9 +48,11 @@ def execute(
     with tempfile.TemporaryDirectory() as profile:  # no start-up files or settings of the user's IPython
         env = env | {"IPYTHONDIR": profile, "PYTHONPATH": os.pathsep.join(filter(None, here))}
         native = KernelSpecManager(kernel_dirs=[])  # without folders to search, python3 is sys.executable
+        # Unix sockets where there are some: a TCP port that was free can be taken when the kernel comes to it.
+        sockets = {"transport": "ipc", "ip": f"{profile}/kernel"} if os.name == "posix" else {}
         client = NotebookClient(
             nb,
-            km=AsyncKernelManager(kernel_name="python3", kernel_spec_manager=native),
+            km=AsyncKernelManager(kernel_name="python3", kernel_spec_manager=native, **sockets),
             timeout=timeout,
             record_timing=False,
             coalesce_streams=True,
@@ -56,10 +62,15 @@ def execute(
         memory: list[int | None] = [None]
         client.on_cell_start = on_cell and (lambda cell, cell_index: on_cell(cell_index))
         client.on_cell_executed = lambda **_: memory.append(peak_memory(client.km.provisioner.pid))
-        try:
-            client.execute(env=env, cleanup_kc=True)
-        except AssertionError:  # what nbclient makes of Ctrl-C: it lets the kernel go twice
-            raise KeyboardInterrupt from None
+        with ThreadPoolExecutor(1) as beside:  # in the main thread nbclient would take Ctrl-C for itself
+            running = beside.submit(client.execute, env=env, cleanup_kc=True)
+            try:
+                running.result()
+            except KeyboardInterrupt:
+                client.on_cell_start = lambda **_: client.km.provisioner.process.kill()  # where it is still starting
+                if client.km is not None and client.km.has_kernel:
+                    client.km.provisioner.process.kill()
+                raise
     return memory[-1]
 
 
@@ -135,9 +146,11 @@ def _run(name: str, nb, notebooks: Path, results: Path, env: dict[str, str], ste
 
     start = time.perf_counter()
     try:
-        memory = execute(nb, cwd=notebooks, env=env, on_cell=on_cell)
+        memory = execute(nb, cwd=notebooks, env=env, timeout=LONGEST_CELL, on_cell=on_cell)
     except CellExecutionError as failure:
         error = f"{failure.ename}: {failure.evalue}"
+    except TimeoutError:
+        error = f"the cell took longer than {LONGEST_CELL} seconds: run the lesson again"
     except RuntimeError as failure:  # the kernel died, or never came up
         error = f"{failure}"
     seconds = time.perf_counter() - start

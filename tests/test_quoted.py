@@ -26,7 +26,9 @@ def lesson(number):
 
 
 def text_of(number):
-    """All markdown of a lesson, in one line."""
+    """All markdown of a lesson, or the README, in one line."""
+    if number == "README":
+        return " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     cells = [cell for cell in lesson(number)["cells"] if cell["cell_type"] == "markdown"]
     return " ".join(" ".join("".join(cell["source"]).split()).replace(" - ", " ") for cell in cells)
 
@@ -57,22 +59,42 @@ def alone(n):
     return column("pruning", f"test_iou_L{n}", depth=n)
 
 
-def verdict(a, b, key="iou_of_images"):
-    return bootstrap(np.array(column("verdict", key, net=a)), np.array(column("verdict", "iou_of_images", net=b)))[0]
+def verdict(a, b, key="iou_of_images", table="verdict"):
+    return bootstrap(np.array(column(table, key, net=a)), np.array(column(table, "iou_of_images", net=b)))[0]
 
 
-def speed(table, key, ending, shape="16x3x96x96"):
+def wide(a, b):
+    """The difference at the papers' widths."""
+    return verdict(a, b, table="verdict_gpu").mean
+
+
+def speed(table, key, ending, shape="16x3x96x96", stored="speed"):
     """One number of a benchmark's table: of the case whose name ends so."""
-    rows = [row for row in load_results("speed")["rows"] if (row["table"], row["shape"]) == (table, shape)]
+    rows = [row for row in load_results(stored)["rows"] if (row["table"], row["shape"]) == (table, shape)]
     return next(row[key] for row in rows if row["case"].endswith(ending))
+
+
+def on_gpu(table, key, ending):
+    return speed(table, key, ending, stored="speed_gpu")
+
+
+def ms_at_the_peak():
+    """Of a training step in bf16, on the GPU, at the rate of its matrix product."""
+    row = ("channels last, bf16",)
+    return on_gpu("training step", "median ms", *row) * on_gpu("training step", "of peak", *row)
+
+
+def last_on_gpu():
+    """Validation IoU at the end, UNet++ with all heads."""
+    return fmean(column("verdict_gpu", "val_iou", net="unet++, all heads"))
 
 
 def against_the_fastest_round():
     return speed("training step", "min", "plain fp32") / speed("training step", "median ms", "last, bf16")
 
 
-def race(name, key="times as fast"):
-    return next(line[key] for line in standings(load_results("race")["rows"]) if line["entrant"] == name)
+def race(name, key="times as fast", table="race"):
+    return next(line[key] for line in standings(load_results(table)["rows"]) if line["entrant"] == name)
 
 
 def over_share(level):
@@ -117,6 +139,25 @@ QUOTED = [
     ("09", "passes the mark {:.0f} times as fast", lambda: race("AdamW")),
     ("09", "the record: {:.0f} times as fast as the recipe", lambda: race("small batches")),
     ("09", "the popular recipe ends at {:.3f}", lambda: race("popular recipe", "last IoU")),
+    ("09", "would take {:.1f} ms at the", ms_at_the_peak),
+    ("09", "256 costs {:.2f} ms an image", lambda: on_gpu("batch size", "ms an image", "batch 256")),
+    ("09", "one of 8 costs {:.2f}.", lambda: on_gpu("batch size", "ms an image", "batch 8")),
+    ("09", "there memory layout counts: {:.2f} times", lambda: on_gpu("inference", "times as fast", "channels last")),
+    ("09", "{:.2f} with half precision", lambda: on_gpu("inference", "times as fast", "bf16, norms folded")),
+    ("09", "16 images changed one by one take {:.1f} ms", lambda: on_gpu("feeding", "median ms", "on the CPU")),
+    ("09", "the whole batch on the device takes {:.1f}.", lambda: on_gpu("feeding", "median ms", "on the device")),
+    ("09", "the popular recipe, at {:.3f},", lambda: race("popular recipe", "last IoU", "race_gpu")),
+    ("09", "with all heads ends at {:.3f} on these", last_on_gpu),
+    ("10", "ahead of the plain U-Net by {:.3f} and", lambda: wide("unet-e, all heads", "unet")),
+    ("10", "with more work than its own by {:.3f},", lambda: wide("unet-e, all heads", WORK)),
+    ("10", "times the weights is {:.3f} below the plain one", lambda: -wide(WORK, "unet")),
+    ("10", "**UNet++** is {:.3f} ahead of U-Net without supervision", lambda: wide("unet++", "unet")),
+    ("10", "and {:.3f} with it,", lambda: wide("unet++, all heads", "unet")),
+    ("10", "it is {:.3f} lower.", lambda: wide("unet-e, all heads", "unet++, all heads")),
+    ("10", "a lead of {:.3f} that", lambda: wide("unet-e, all heads", "unet")),
+    ("README", "no dense skips, by {:.3f} and", lambda: wide("unet-e, all heads", "unet")),
+    ("README", "and {:.3f}. UNet++ is not.", lambda: wide("unet-e, all heads", WORK)),
+    ("10", "U-Net^e with all heads, by {:.3f}.", lambda: wide("unet-e, all heads", "unet")),
     ("10", "**UNet++ against the plain U-Net**: {:+.3f}", lambda: verdict("unet++", "unet").mean),
     ("10", "**UNet++ against the U-Net that does its work**: {:+.3f}", lambda: verdict("unet++", WORK).mean),
     ("10", "A difference of up to {:.3f} is not excluded", lambda: -verdict("unet++", WORK).low),

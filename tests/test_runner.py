@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from course_lib import runner
 from course_lib.errors import UserError
 from course_lib.report import summary
 from course_lib.runner import run_lessons, select
@@ -136,6 +137,25 @@ def test_a_run_with_progress_prints_its_table(tmp_path, capsys):
     lesson(tmp_path, "00_good", "1")
     rows = run_lessons(tmp_path, tmp_path / "out", preset="smoke")
     assert capsys.readouterr().out == summary(rows, tmp_path / "out") + "\n"
+
+
+def test_a_cell_that_never_ends_fails_its_lesson_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "LONGEST_CELL", 1)
+    lesson(tmp_path, "00_stuck", "import time", "time.sleep(30)")
+    lesson(tmp_path, "01_next", "1")
+    stuck, after = run_lessons(tmp_path, tmp_path / "out", progress=False)
+    assert (stuck["status"], stuck["error"]["cell"]) == ("failed", 3) and stuck["seconds"] < 20
+    assert stuck["error"]["message"] == "the cell took longer than 1 seconds: run the lesson again"
+    assert after["status"] == "passed"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no Unix sockets for ZeroMQ")
+def test_a_kernel_needs_no_ports(tmp_path):
+    """Ports that are chosen before a kernel starts can be taken when it comes to them."""
+    transport = "from ipykernel.connect import get_connection_info\nget_connection_info(unpack=True)['transport']"
+    lesson(tmp_path, "00_good", f"{transport} == 'ipc' or 1 / 0")
+    (row,) = run_lessons(tmp_path, tmp_path / "out", progress=False)
+    assert row["status"] == "passed", row["error"]
 
 
 def test_unknown_lessons_are_refused_before_anything_is_written(tmp_path):

@@ -62,7 +62,7 @@ def speed_table(stored: dict[str, Any], name: str, shape: str) -> str:
 def _digits(column: str, value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or "-"
-    if column.startswith(("of peak", "share")):
+    if column.startswith(("of peak", "share", "change")):
         return f"{value:.1%}"
     return f"{value:.0f}" if value >= 10 and column != "times as fast" else f"{value:.2f}"
 
