@@ -28,7 +28,7 @@ DATA_LICENCES = {  # as in data/README.md
     "bbbc038": "CC0; cite image set BBBC038 of the Broad Bioimage Benchmark Collection",
     "dsb2018-fluo": "CC0, as its original images; cite image set BBBC038 and the StarDist repository",
 }
-CARD = """# Model card: nuclei by {wiring}
+CARD = """# Model card: {wiring}
 
 {about}
 
@@ -49,8 +49,8 @@ Of masks at threshold 0.5 from the mean of all heads, computed by PyTorch.
 - Trained on images {made} {size}. Other sizes and magnifications: not measured.
 - Other stains, tissues and microscopes than its data holds, and any medical use: not measured.
 - One training with one seed: how far the scores of others would be apart is not known from it.
-- It finds pixels, not nuclei. Counts, and borders between touching nuclei, come from a watershed afterwards
-  (`course_lib.instances.separate`), which cuts long nuclei and joins overlapping ones.
+- It finds pixels, not objects. Counts, and borders between touching objects, come from a watershed afterwards
+  (`course_lib.instances.separate`), which cuts long objects and joins overlapping ones.
 
 ## Licence
 
@@ -108,6 +108,7 @@ def model_card(
     size, shape = side and f"{side}x{side}", (side, side)
     kind = kept.config.get("wiring", type(kept).__name__)
     made = {None: "of", "synthetic": "drawn by a program at"}.get(data, "resized to")
+    made = "cut into tiles of" if facts.get("tiles") else made
     about = {
         "wiring": kind + (", deeply supervised" if kept.config["deep_supervision"] else ""),
         "widths": ", ".join(map(str, kept.config["widths"])),
@@ -213,7 +214,9 @@ def _without_path(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _score(value: float | None) -> str:
-    return "not measured yet" if value is None else f"{value:.4f}"
+    if value is None:
+        return "not measured yet"
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
 def _table(header: str, rows: dict[str, Any]) -> str:

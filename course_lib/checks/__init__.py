@@ -17,10 +17,13 @@ from course_lib.checks.speed import check_fold, check_median_seconds
 from course_lib.checks.supervision import check_accurate_mode, check_deep_supervision_loss
 from course_lib.checks.training import check_training_step
 from course_lib.checks.unet import check_unet
+from course_lib.checks.whole_images import check_average_precision, check_blend
 
 __all__ = [
     "check_accurate_mode",
     "check_at_row",
+    "check_average_precision",
+    "check_blend",
     "check_block_parameters",
     "check_choose_level",
     "check_count_mistakes",
