@@ -18,7 +18,11 @@ from PIL import Image
 from course_lib.__main__ import main
 from course_lib.apply import apply_to
 from course_lib.checkpoint import load_model, same_weights
+from course_lib.data import load
 from course_lib.grid import NestedUNet
+from course_lib.membranes import write_folder
+from course_lib.setting import Setting
+from course_lib.train import fit
 
 TRAIN = ["train", "--size", "32", "--widths", "4", "6", "--precision", "fp32", "--device", "cpu"]
 
@@ -168,6 +172,20 @@ def test_draw_look_mend_and_train(tmp_path, capsys):
     assert left == [f"tissue00{n}.png" for n in (1, 2, 3, 4)]
     train = [*TRAIN, "--data", str(tmp_path / "clean"), "--epochs", "1", "--out", str(tmp_path / "run")]
     assert main(train) == 0
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+def test_the_command_trains_what_the_lesson_trains(tmp_path, tiles):
+    tissue = write_folder(tmp_path / "tissue", count=4, size=64)
+    out = tmp_path / "run"
+    train = [*TRAIN, "--data", str(tissue), "--epochs", "2", "--seed", "3", "--out", str(out), *["--tiles"] * tiles]
+    assert main(train) == 0
+    torch.manual_seed(3)
+    net = NestedUNet(widths=(4, 6))
+    splits = load(tissue, 32, tiles=tiles, progress=False)
+    assert len(splits.train.ids) == (8 if tiles else 2)
+    assert len(list(fit(net, splits, epochs=2, seed=3, setting=Setting("cpu")))) == 2
+    assert same_weights(net, load_model(out / "model.pt")[0])
 
 
 def test_predict_native_keeps_the_resolution_and_heads_differ(trained, folder, tmp_path):
