@@ -174,7 +174,7 @@ def predict_files(options: argparse.Namespace) -> None:
     size = None if options.native or facts.get("tiles") else facts.get("size", 96)
     counts, nuclei = [], []
     for path in paths:
-        found = apply_to(path, net, size=size, head=options.head, setting=setting)
+        found = apply_to(path, net, size=size, head=options.head, setting=setting, progress=True)
         probability = torch.from_numpy(found.probability)
         write(out / f"{path.stem}_probability.png", _as_png((255 * probability).round_().to(torch.uint8).numpy()))
         write(out / f"{path.stem}_mask.png", _as_png((probability > 0.5).to(torch.uint8).mul_(255).numpy()))

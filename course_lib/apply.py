@@ -26,13 +26,20 @@ class Found(NamedTuple):
 
 
 def apply_to(
-    path: str | Path, net: nn.Module, *, size: int | None = None, head: Head = "mean", setting: Setting | None = None
+    path: str | Path,
+    net: nn.Module,
+    *,
+    size: int | None = None,
+    head: Head = "mean",
+    setting: Setting | None = None,
+    progress: bool = False,
 ) -> Found:
     """The probability map of an image file, at the file's own size.
 
     Args:
         size: a net that was trained on images resized to `size` sees this one resized as well. None: it sees the file's
             own pixels, in tiles where the image is large.
+        progress: show a bar over the tiles.
 
     Raises:
         UserError: the file cannot be read, or the net does not take its channels.
@@ -43,7 +50,7 @@ def apply_to(
         raise UserError(f"{path} cannot be read ({problem.strerror}): check the path") from problem
     height, width = image.shape[:2]
     seen = image if size is None else pixels.resize_image(image, size)
-    found = predict(net, torch.from_numpy(seen).permute(2, 0, 1), head=head, setting=setting)[:1]
+    found = predict(net, torch.from_numpy(seen).permute(2, 0, 1), head=head, setting=setting, progress=progress)[:1]
     if size is not None:
         found = torch.nn.functional.interpolate(found[None], (height, width), mode="bilinear")[0]
     return Found(image, found[0].numpy(), 1 if size is None else max(1, max(height, width) / size))

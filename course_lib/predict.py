@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from course_lib.errors import UserError
 from course_lib.setting import Setting, torch_device
@@ -70,12 +72,13 @@ def predict(
     tile: int = 512,
     overlap: int = 64,
     setting: Setting | None = None,
+    progress: bool = False,
 ) -> Tensor:
     """The probability map (classes, H, W) of one image (C, H, W) of any size, uint8 or prepared by `as_input`.
 
     The image is continued by its mirror image up to multiples of 2**depth. Where it is larger than `tile`, it
     is cut into tiles that share `overlap` pixels and are blended with weights falling towards their rims. Beside
-    image and map only one tile is held in memory.
+    image and map only one tile is held in memory. `progress` shows a bar where there is more than one.
 
     Raises:
         UserError: not a (C, H, W) image, or tiles that do not suit the depth.
@@ -88,19 +91,19 @@ def predict(
     light = _light(image) if image.dtype == torch.uint8 else None
     height, width = image.shape[1:]
     rows, columns = (mirrored(torch.arange(-(-side // step) * step), side) for side in (height, width))
+    tiles = list(product(*(_bands(len(side), tile, overlap) for side in (rows, columns))))
     blended = None
     with _computing(net, head, setting) as maps_of:
-        for y, down in _bands(len(rows), tile, overlap):
-            for x, across in _bands(len(columns), tile, overlap):
-                piece = image[:, rows[y : y + tile]][:, :, columns[x : x + tile]]
-                if light is not None:  # of the whole image: a tile of background alone would be all noise
-                    piece = (piece.float() / 255 - light[0]) / light[1]
-                found = maps_of(piece[None])[0]
-                if blended is None:
-                    blended = torch.zeros(len(found), height, width)
-                place = blended[:, y : y + tile, x : x + tile]
-                weight = down[:, None] * across
-                place += (weight * found)[:, : place.shape[1], : place.shape[2]]
+        for (y, down), (x, across) in tqdm(tiles, unit="tile", disable=not progress or len(tiles) == 1, leave=False):
+            piece = image[:, rows[y : y + tile]][:, :, columns[x : x + tile]]
+            if light is not None:  # of the whole image: a tile of background alone would be all noise
+                piece = (piece.float() / 255 - light[0]) / light[1]
+            found = maps_of(piece[None])[0]
+            if blended is None:
+                blended = torch.zeros(len(found), height, width)
+            place = blended[:, y : y + tile, x : x + tile]
+            weight = down[:, None] * across
+            place += (weight * found)[:, : place.shape[1], : place.shape[2]]
     return blended
 
 

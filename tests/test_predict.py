@@ -250,6 +250,14 @@ def test_of_a_large_image_only_the_map_and_a_tile_are_held():
     assert whole < 4 * side * side + 4 * one_tile
 
 
+def test_a_bar_counts_the_tiles_and_is_not_shown_for_one(capsys):
+    predict(Counter(), picture(16, 40), tile=16, overlap=8, setting=CPU, progress=True)
+    assert "0/4 [" in capsys.readouterr().err
+    predict(Counter(), picture(16, 16), tile=16, overlap=8, setting=CPU, progress=True)
+    predict(Counter(), picture(16, 40), tile=16, overlap=8, setting=CPU)
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(("tile", "overlap"), [(30, 8), (32, 6), (32, 32), (32, 40), (32, -4)])
 def test_tiles_that_do_not_fit_are_refused(tile, overlap):
     with pytest.raises(UserError, match=f"tile {tile} and overlap {overlap} do not fit: give multiples of 4, overlap"):

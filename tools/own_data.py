@@ -181,7 +181,7 @@ def transcript() -> tuple[str, str]:
             rows = (Path(scratch) / name).read_text(encoding="utf-8").splitlines()
             parts.append("\n".join([f"$ head -n 4 {name}", *rows[:4]]) + "\n")
         net, _ = load_model(Path(scratch) / "runs/tissue/model.pt")
-    return "```\n" + "\n".join(parts) + "```\n", seams(net)
+    return "```text\n" + "\n".join(parts) + "```\n", seams(net)
 
 
 def seams(net: NestedUNet, side: int = 1024) -> str:
