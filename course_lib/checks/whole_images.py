@@ -11,7 +11,7 @@ from course_lib.checks.machinery import as_check
 @as_check
 def check_blend(fn: Callable[[Sequence[Tensor], Sequence[int], Tensor], Tensor]) -> None:
     """`fn(tiles, starts, weights)`: the weighted mean of what the tiles (H, T) say about each column."""
-    weights = torch.tensor([1.0, 2.0, 3.0, 3.0, 2.0, 1.0])
+    weights = torch.tensor([0.1, 0.5, 1.0, 1.0, 0.5, 0.1])
     starts, tiles = [0, 4, 6], [torch.rand(2, 6) for _ in range(3)]
     kept = [tile.clone() for tile in tiles]
     found = fn(tiles, starts, weights)
@@ -22,6 +22,7 @@ def check_blend(fn: Callable[[Sequence[Tensor], Sequence[int], Tensor], Tensor])
     assert found.shape == (2, 12), (
         f"it has shape {tuple(found.shape)}: two rows, and columns up to the end of the last tile, (2, 12)"
     )
+    assert found.dtype == torch.float32, f"it is {found.dtype}: make the sums float32, as the tiles are"
     wanted, total = _sums(tiles, starts, weights)
 
     def is_(other: Tensor) -> bool:
@@ -51,8 +52,10 @@ def check_blend(fn: Callable[[Sequence[Tensor], Sequence[int], Tensor], Tensor])
 @as_check
 def check_average_precision(fn: Callable[[Tensor, float], float]) -> None:
     """`fn(table, threshold)`: of the IoU of every found with every true nucleus, tp / (tp + fp + fn)."""
-    table = torch.tensor([[0.9, 0.0, 0.0, 0.0], [0.0, 0.7, 0.1, 0.0], [0.0, 0.2, 0.5, 0.0]])  # 3 found, 4 true
+    table = torch.tensor([[0.9, 0.0, 0.1, 0.1], [0.0, 0.7, 0.1, 0.0], [0.0, 0.2, 0.5, 0.0]])  # 3 found, 4 true
+    given = table.clone()
     found = fn(table, 0.5)
+    assert torch.equal(table, given), "the table itself has changed: make a new tensor"
     assert found is not None, "it returns nothing: return the score"
     found = float(found)
     shown = f"3 found, 4 true, two pairs above 0.5: tp 2, fp 1, fn 2; the score is 2/5, and yours is {found:.3f}"
@@ -67,13 +70,17 @@ def check_average_precision(fn: Callable[[Tensor, float], float]) -> None:
     assert not is_(2 / 4), "what is too much is not counted, the found ones that match nothing: add fp below. " + shown
     assert not is_(4 / 7), "that is Dice, 2 tp / (2 tp + fp + fn): tp stands once above and once below. " + shown
     assert not is_(2 / 7), "tp pairs were counted twice below: found + true holds each of them twice. " + shown
+    assert not is_(2 / 9), "fp is no number of small overlaps: it is the found cells without a partner. " + shown
     assert not is_(2 / 12), "the table has 12 pairs, and the score is not a share of pairs. " + shown
     assert not is_(2), "that is tp: divide by tp + fp + fn"
     assert is_(2 / 5), shown
     strict = float(fn(table, 0.75))
     assert abs(strict - 1 / 6) < 1e-6, f"at threshold 0.75 one pair is left, 1/6, and yours is {strict:.3f}"
     for shape, empty in (((0, 2), "nothing found, two true"), ((2, 0), "two found, none true")):
-        score = float(fn(torch.zeros(shape), 0.5))
+        try:
+            score = float(fn(torch.zeros(shape), 0.5))
+        except (IndexError, RuntimeError) as problem:
+            raise AssertionError(f"with {empty} it stops: count `table > threshold`, which any table has") from problem
         assert score == 0, f"with {empty} the score is 0, and yours is {score:.3f}"
 
 

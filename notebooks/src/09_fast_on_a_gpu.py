@@ -471,45 +471,46 @@ gpu_rows = {}
 for row in on_gpu["rows"]:
     gpu_rows.setdefault(row["table"], []).append(row)
 print("Measured on", on_gpu["measured"]["device"], on_gpu["measured"]["date"])
-columns = ["case", "median ms", "min", "max", "of peak"]
-print(results.table(gpu_rows["training step"], columns))
-print(results.table(gpu_rows["batch size"], [*columns, "ms an image"]))
+timed = ["case", "median ms", "min", "max"]
+print(results.table(gpu_rows["training step"], [*timed, "times as fast", "of peak"]))
+print(results.table(gpu_rows["batch size"], [*timed, "ms an image", "of peak"]))
 
 # %%
 by_batch = [row["median ms"] for row in gpu_rows["batch size"]]  # 8, 16, 32, 64, 128, 256 images
 assert by_batch[3] < 1.2 * by_batch[0] and by_batch[5] > 1.5 * by_batch[4]
 
 # %% [markdown]
-# **The GPU waits for Python.** In half precision 64 images take no longer than 8, so up to there the arithmetic is not what
-# takes the time. A step is hundreds of small calls, and Python hands them over one by one. With 16 images no setting
-# reaches 5 % of the matrix product, with 256 it is 8 %. The rounds vary as the host processor does, up to threefold. Only
-# from 128 images on does a larger batch take longer.
+# **The arithmetic is not what takes the time.** In half precision 64 images take no longer than 8. With 16 images no setting
+# reaches 5 % of the matrix product, with 256 it is 8 %. A step is hundreds of small calls, which Python hands over one by
+# one; that is the likely cause. A whole step recorded as one **CUDA graph** would test it: `benchmarks/speed.py --graphs`
+# has it, and it was not measured yet. The rounds vary up to threefold; why was not looked into.
 #
-# So other levers count. AdamW as one call for all weights (`fused`) has the shortest median and the shortest round, and
-# `fit` uses it on a GPU. A batch of 256 costs 0.42 ms an image, one of 8 costs 5.78. To hand over a whole step as one
-# recorded **CUDA graph** is the next lever; `benchmarks/speed.py --graphs` has it, and it was not measured yet.
+# So the levers of the CPU do not carry over. Half precision makes this step slower, 0.87 times, and 0.75 with channels last.
+# One optimiser call for all weights (`fused`) brings it to 1.20 times plain fp32, though the rounds overlap; `fit` uses it
+# on a GPU. And larger batches pay: 0.42 ms an image in a batch of 256, 5.78 in one of 8.
 
 # %% tags=["nbval-check-output"]
-print(results.table(gpu_rows["inference"], ["case", "median ms", "min", "max", "times as fast"]))
-print(results.table(gpu_rows["feeding"], ["case", "median ms", "min", "max", "times as fast"]))
+print(results.table(gpu_rows["inference"], [*timed, "times as fast"]))
+print(results.table(gpu_rows["feeding"], [*timed, "times as fast"]))
 
 # %% [markdown]
-# Inference has fewer calls, and there memory layout counts: 2.96 times for channels last alone, 3.14 with half precision
-# and folded norms. And here the loader does starve the GPU: 16 images changed one by one take 18.9 ms, about as long as
-# a good step; the whole batch on the device takes 2.1.
+# In inference channels last alone makes 2.96 times, half precision takes some of it back (2.36), folded norms make 3.14 of it,
+# and torch.compile has the best, 3.68. To change 16 images one by one takes 18.9 ms, on top of a step of 25 to 43; as a batch
+# on the device, 2.1. (Loader processes beside the training would hide some of it, which was not measured.)
 #
-# The race at the published widths was tried with one seed:
+# The race was tried at the published widths:
 
 # %% tags=["nbval-check-output"]
-tried = race.standings(results.load_results("race_gpu")["rows"])
-columns = ["entrant", "epochs", "passed", "seconds", "last IoU"]
-print(results.table(tried, columns))
+first_try = results.load_results("race_gpu")
+print(first_try["about"])
+tried = race.standings(first_try["rows"])
+print(results.table(tried, ["entrant", "epochs", "passed", "seconds", "last IoU"]))
 assert all(line["seconds"] is None for line in tried[1:])
 
 # %% [markdown]
-# **Nobody passes.** The wide net ends higher than the small one under the popular recipe, at 0.814, and epochs that were
-# enough at small widths are too few here. A record at one width says little about another. Thirty epochs of AdamW with
-# batches of 8 do get there: in lesson 10's runs on the same card UNet++ with all heads ends at 0.827 on these validation
+# **None of the five passes.** Under the popular recipe the wide net ends higher than the small one, at 0.814, and epochs that
+# were enough in the first race are too few here. (Widths and image size both differ from it.) Thirty epochs with batches of
+# 8 end above that mark: in the runs of lesson 10 on the same card UNet++ with all heads ends at 0.827 on these validation
 # images, the mean of five seeds. Those ran five at a time, so their seconds are no record.
 
 # %% [markdown]
@@ -524,7 +525,7 @@ assert all(line["seconds"] is None for line in tried[1:])
 # on two cores, one thread each:
 
 # %%
-print(results.table(speed_rows("processes", "16x3x64x64"), columns))
+print(results.table(speed_rows("processes", "16x3x64x64"), ["case", "median ms", "times as fast"]))
 
 # %% [markdown]
 # Two are slower than one here. Batch norm is what waits (with norms of its own in each process, two were faster than one):
@@ -545,11 +546,12 @@ results.record(
 # - Count first: row 0 has two fifths of the work. Then measure: warmed up, waited for, the median.
 # - Number format and memory layout change the time, and the probabilities by less than two hundredths.
 # - Folding and cutting change nothing but the time. A small net costs more than its share, because calls are not free.
+# - On an H100 a step of 8 images takes as long as one of 64, and half precision gains nothing. Levers belong to a machine.
 #
 # ## One honest limit
 #
-# The times are of one processor and one GPU, an H100 with a slow host: another card, Colab's T4 say, shifts the balance
-# between arithmetic and calls. CUDA graphs and several GPUs were not measured yet.
+# The times are of one processor and one GPU. Another card, Colab's T4 say, shifts the balance between arithmetic and calls.
+# CUDA graphs and several GPUs were not measured yet.
 #
 # ## The next question
 #

@@ -64,6 +64,15 @@ def fixed_places(tiles, starts, weights):
     return divided(tiles, [0, 4, 6, 10][: len(tiles)], weights)
 
 
+def small_weights_ignored(tiles, starts, weights):
+    values, total = sums(tiles, starts, weights)
+    return values / total.clamp_min(1)
+
+
+def in_double(tiles, starts, weights):
+    return divided(tiles, starts, weights).double()
+
+
 def two_results(tiles, starts, weights):
     return sums(tiles, starts, weights)
 
@@ -88,6 +97,8 @@ WRONG = {
     r"it has shape \(2, 6\)": too_short,
     "take the places from `starts`": fixed_places,
     "this is tuple": two_results,
+    "that is not the sum of weight times tile": small_weights_ignored,
+    "it is torch.float64": in_double,
     "it returns nothing": nothing,
     "hole is not written yet": hole,
 }
