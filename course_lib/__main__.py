@@ -24,6 +24,7 @@ from course_lib import (
     mask_doctor,
     membranes,
     presets,
+    progress,
     results,
     runner,
 )
@@ -100,6 +101,11 @@ def masks(options: argparse.Namespace) -> int:
     findings = mask_doctor.examine(options.folder, options.size)
     print(mask_doctor.report(findings))
     return int(any(finding.problem not in mask_doctor.NOTES for finding in findings))
+
+
+def show_progress(options: argparse.Namespace) -> None:
+    """One table of many learners' files, which checks write where COURSE_PROGRESS names one."""
+    print(results.table(progress.overview(options.files)))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -275,6 +281,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("folder", help="holds images/ and masks/")
     sub.add_argument("--size", type=_positive, default=96, help="side at which you want to train, in pixels")
     sub.add_argument("--mend", metavar="DIR", help="a new folder for the mended copy")
+
+    sub = add("progress", show_progress)
+    sub.add_argument("files", nargs="+", metavar="FILE", help="one for each learner")
 
     sub = add("run", run)
     sub.add_argument("--preset", default="auto", choices=["auto", *presets.PRESETS])
