@@ -9,8 +9,9 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Thread
 
 from course_lib.errors import UserError
 from course_lib.pages import lesson_page
@@ -62,15 +63,24 @@ def execute(
         memory: list[int | None] = [None]
         client.on_cell_start = on_cell and (lambda cell, cell_index: on_cell(cell_index))
         client.on_cell_executed = lambda **_: memory.append(peak_memory(client.km.provisioner.pid))
-        with ThreadPoolExecutor(1) as beside:  # in the main thread nbclient would take Ctrl-C for itself
-            running = beside.submit(client.execute, env=env, cleanup_kc=True)
+        done: Future = Future()
+
+        def work() -> None:
             try:
-                running.result()
-            except KeyboardInterrupt:
-                client.on_cell_start = lambda **_: client.km.provisioner.process.kill()  # where it is still starting
-                if client.km is not None and client.km.has_kernel:
-                    client.km.provisioner.process.kill()
-                raise
+                done.set_result(client.execute(env=env, cleanup_kc=True))
+            except BaseException as problem:
+                done.set_exception(problem)
+
+        beside = Thread(target=work, daemon=True)  # in the main thread nbclient would take Ctrl-C for itself
+        beside.start()
+        try:
+            done.result()
+        except KeyboardInterrupt:
+            client.on_cell_start = lambda **_: client.km.provisioner.process.kill()  # where it is still starting
+            if client.km is not None and client.km.has_kernel:
+                client.km.provisioner.process.kill()
+            beside.join(timeout=10)  # seconds; it notices within one, and nobody who types Ctrl-C waits for more
+            raise
     return memory[-1]
 
 
