@@ -25,10 +25,11 @@ def shown(asked: str) -> str:
     stored = load_results(name)
     if which:
         return speed_table(stored, *which)
-    return race_table(stored) if name.startswith("race") else table_of(stored)
+    data = f"([data](data/results/{name}.json))"
+    return race_table(stored, data) if name.startswith("race") else table_of(stored, data)
 
 
-def table_of(stored: dict[str, Any]) -> str:
+def table_of(stored: dict[str, Any], data: str) -> str:
     """One line a net: mean over its seeds, ± sample standard deviation where there are several."""
     nets: dict[str, list[dict[str, Any]]] = {}
     for row in stored["rows"]:
@@ -38,10 +39,10 @@ def table_of(stored: dict[str, Any]) -> str:
         seeds = len(rows) if rows[0]["seed"] is not None else 0
         scores = [_mean([row[column] for row in rows]) for column in COLUMNS]
         lines.append([net, f"{rows[0]['parameters']:,}", str(seeds or "-"), *scores])
-    return _origin(stored) + _markdown(lines)
+    return _origin(stored, data) + _markdown(lines)
 
 
-def race_table(stored: dict[str, Any]) -> str:
+def race_table(stored: dict[str, Any], data: str) -> str:
     """One line an entrant; a record is bold."""
     lines = [["entrant", "epochs", "passed the mark", "seconds", "IoU at its end"]]
     for line in standings(stored["rows"]):
@@ -49,7 +50,8 @@ def race_table(stored: dict[str, Any]) -> str:
         seconds = "-" if line["seconds"] is None else f"{line['seconds']:.1f}{spread}"
         seconds = f"**{seconds}**" if line["record"] else seconds
         lines.append([line["entrant"], str(line["epochs"]), line["passed"], seconds, f"{line['last IoU']:.3f}"])
-    return _origin(stored) + _markdown(lines) + f"\nThe mark is {mark_of(stored['rows']):.3f}; a record is bold.\n"
+    mark = f"\nThe mark is {mark_of(stored['rows']):.3f}; a record is bold.\n"
+    return _origin(stored, data) + _markdown(lines) + mark
 
 
 def speed_table(stored: dict[str, Any], name: str, shape: str) -> str:
@@ -67,9 +69,9 @@ def _digits(column: str, value: Any) -> str:
     return f"{value:.0f}" if value >= 10 and column != "times as fast" else f"{value:.2f}"
 
 
-def _origin(stored: dict[str, Any]) -> str:
+def _origin(stored: dict[str, Any], data: str) -> str:
     measured = stored["measured"]
-    return f"{stored['about']} Measured on {measured['device']}, {measured['date']}: `{stored['command']}`.\n\n"
+    return f"{stored['about']} Measured on {measured['device']}, {measured['date']}: `{stored['command']}` {data}.\n\n"
 
 
 def _markdown(lines: list[list[str]]) -> str:
