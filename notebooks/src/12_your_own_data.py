@@ -214,7 +214,7 @@ assert survived[64] < 0.8 < 0.9 < survived[96] < survived[256]
 
 # %% [markdown]
 # At 64 pixels nearly every cell still has its number, but the lines between them are not there any more, and a third of the
-# cells is not found again. A net that learns from such masks learns cells that have grown together. At 96 one in twenty is
+# cells is not found again. Such masks show a net cells that have grown together. At 96 one in twenty is
 # lost, and without resizing one in a hundred.
 #
 # So we do not resize. We cut every image into **tiles** at its own resolution. All tiles of an image stay in one part, or the
@@ -253,7 +253,7 @@ assert nothing_seen > 0.7
 # ## How do tiles become one image?
 #
 # Now an image of 512x512. The net has seen tiles alone. At the rim of a tile it does not know what lies beyond,
-# and guesses. So tiles overlap, and near its rim each one's word counts less. With $p_k$ the map of tile $k$ and $w_k$ its
+# and guesses. So tiles overlap, and near its rim the weight of each is lower. With $p_k$ the map of tile $k$ and $w_k$ its
 # weights, which fall towards its rim:
 #
 # $$p(x) = \frac{\sum_k w_k(x)\,p_k(x)}{\sum_k w_k(x)}.$$
