@@ -164,7 +164,7 @@ def score(options: argparse.Namespace) -> None:
     metrics = evaluate(net, part, head=options.head, setting=_setting(options))
     if options.instances:
         maps = probabilities(net, part.images, head=options.head, setting=_setting(options))
-        metrics |= instance_scores(maps, part.labels)
+        metrics |= instance_scores(maps, part.labels, scale=options.scale)
     report = {"data": str(options.data), "split": options.split, "images": len(part.ids), "head": options.head}
     print(json.dumps(report | {"metrics": metrics}, indent=1))
 
@@ -185,7 +185,7 @@ def predict_files(options: argparse.Namespace) -> None:
         write(out / f"{path.stem}_probability.png", _as_png((255 * probability).round_().to(torch.uint8).numpy()))
         write(out / f"{path.stem}_mask.png", _as_png((probability > 0.5).to(torch.uint8).mul_(255).numpy()))
         if options.instances:
-            labels = nuclei_of(found)
+            labels = nuclei_of(found, scale=options.scale)
             rows = [{"file": path.name} | row for row in objects(labels)]
             counts.append({"file": path.name, "nuclei": len(rows), "area": sum(row["area"] for row in rows)})
             nuclei += rows
@@ -246,14 +246,14 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _rate(text: str) -> float:
+def _above_zero(text: str) -> float:
     try:
-        rate = float(text)
+        number = float(text)
     except ValueError:
-        rate = 0.0
-    if not 0 < rate < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a learning rate: use a number above zero, such as 3e-3")
-    return rate
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above zero")
+    return number
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -299,7 +299,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--tiles", action="store_true", help="cut images into tiles of that side in place of resizing")
     sub.add_argument("--epochs", type=_positive, default=20)
     sub.add_argument("--batch-size", type=_positive, default=Recipe.batch_size, help="over all processes together")
-    sub.add_argument("--lr", type=_rate, default=Recipe.lr, help="highest learning rate")
+    sub.add_argument("--lr", type=_above_zero, default=Recipe.lr, help="highest learning rate")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--out", required=True, metavar="DIR")
     _add_setting(sub)
@@ -310,6 +310,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--split", default="test", choices=["train", "val", "test", "all"])
     sub.add_argument("--head", type=_head, default="mean", help="mean, or a level 1, 2, 3 ...")
     sub.add_argument("--instances", action="store_true", help="also score nuclei one by one: average precision")
+    _add_scale(sub)
     _add_setting(sub)
 
     sub = add("predict", predict_files)
@@ -318,6 +319,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", required=True, metavar="DIR")
     sub.add_argument("--head", type=_head, default="mean")
     sub.add_argument("--instances", action="store_true", help="also number the nuclei, touching ones apart")
+    _add_scale(sub)
     sub.add_argument("--native", action="store_true", help="keep the image's resolution; so does a model of --tiles")
     _add_setting(sub)
 
@@ -330,6 +332,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("name", choices=list(experiments.EXPERIMENTS))
     sub.add_argument("--workers", type=_positive, default=1, help="runs at a time, each on one thread (default: 1)")
     return parser
+
+
+def _add_scale(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--scale", type=_above_zero, default=1, help="with --instances: 2 where objects are cut in two, and so on"
+    )
 
 
 def _add_setting(parser: argparse.ArgumentParser) -> None:

@@ -56,9 +56,9 @@ def apply_to(
     return Found(image, found[0].numpy(), 1 if size is None else max(1, max(height, width) / size))
 
 
-def nuclei_of(found: Found) -> np.ndarray:
-    """Instance labels int32 (H, W): `instances.separate` at the scale of what the net saw."""
-    return separate(found.probability, scale=found.scale)
+def nuclei_of(found: Found, *, scale: float = 1) -> np.ndarray:
+    """Instance labels int32 (H, W): `instances.separate` at the scale of what the net saw, times `scale`."""
+    return separate(found.probability, scale=scale * found.scale)
 
 
 def objects(labels: np.ndarray) -> list[dict[str, Any]]:

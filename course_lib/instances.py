@@ -24,8 +24,9 @@ def separate(probability: np.ndarray, *, threshold: float = 0.5, scale: float = 
 
     Args:
         threshold: a pixel is nucleus where the probability is above it.
-        scale: how many times the map is larger than what the net saw. SPACING and the blur of the distance map
-            grow with it, and SMALLEST with its square, so that an enlarged map holds as many nuclei.
+        scale: how many times the map is larger than what the net saw, or what it shows larger than nuclei of a few
+            pixels. SPACING and the blur of the distance map grow with it, and SMALLEST with its square, so that an
+            enlarged map holds as many nuclei.
     """
     mask = probability > threshold
     distance = gaussian(distance_transform_edt(mask), sigma=scale)
@@ -37,13 +38,16 @@ def separate(probability: np.ndarray, *, threshold: float = 0.5, scale: float = 
     return label(nuclei * large[nuclei], connectivity=1).astype(np.int32)
 
 
-def instance_scores(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
-    """How well `separate` finds the nuclei of maps (N, 1, H, W), against instance labels (N, H, W).
+def instance_scores(probabilities: Tensor, labels: Tensor, *, scale: float = 1) -> dict[str, float]:
+    """How well `separate` with this `scale` finds the nuclei of maps (N, 1, H, W), against instance labels (N, H, W).
 
     "ap50" and "ap75": average precision at IoU 0.5 and 0.75, the mean over images; "nuclei_found" and "nuclei_true":
     their numbers in all images together.
     """
-    pairs = [(separate(found[0].numpy()), true.numpy()) for found, true in zip(probabilities, labels, strict=True)]
+    pairs = [
+        (separate(found[0].numpy(), scale=scale), true.numpy())
+        for found, true in zip(probabilities, labels, strict=True)
+    ]
     return {
         "ap50": fmean(average_precision(found, true, threshold=0.5) for found, true in pairs),
         "ap75": fmean(average_precision(found, true, threshold=0.75) for found, true in pairs),

@@ -71,6 +71,7 @@ def test_touching_nuclei_are_two_rows():
     assert [row["column"] for row in rows] == pytest.approx([20, 35], abs=0.6)
     assert [row["row"] for row in rows] == pytest.approx([20, 20], abs=0.6)
     assert objects(np.zeros((4, 5), np.int32)) == []
+    assert nuclei_of(two_disks(), scale=6).max() == 1  # peaks closer than 18 pixels are one
 
 
 def test_outlines_are_the_rims_and_the_image_is_left_alone():

@@ -156,6 +156,15 @@ def test_evaluate_scores_nuclei_one_by_one(trained, folder, capsys):
     metrics = json.loads(capsys.readouterr().out)["metrics"]
     assert metrics["nuclei_true"] == 20 and metrics["ap50"] > 0.8 >= metrics["ap75"] - 0.2
     assert 15 <= metrics["nuclei_found"] <= 25
+    assert main([*call, "--scale", "6"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["nuclei_found"] == 0  # all are below 8 x 36 pixels
+
+
+def test_predict_counts_at_the_scale_asked_for(trained, folder, tmp_path):
+    call = ["predict", "--model", str(trained / "model.pt"), str(folder / "images/cell3.png"), "--instances"]
+    for scale, nuclei in (("1", "2"), ("20", "0")):
+        assert main([*call, "--scale", scale, "--out", str(tmp_path / scale)]) == 0
+        assert (tmp_path / scale / "counts.csv").read_text().splitlines()[1].split(",")[1] == nuclei
 
 
 def test_draw_look_mend_and_train(tmp_path, capsys):
@@ -245,8 +254,9 @@ def test_a_mistake_gets_one_sentence_and_status_2(arguments, sentence, trained, 
         (["train", "--wiring", "unet3", "--out", "x"], "invalid choice: 'unet3'"),
         (["train", "--epochs", "0", "--out", "x"], "'0' is not a whole number above zero"),
         (["evaluate", "--model", "x", "--data", "y", "--head", "best"], "'best' is no head"),
-        (["train", "--lr", "-1", "--out", "x"], "'-1' is not a learning rate"),
-        (["train", "--lr", "nan", "--out", "x"], "'nan' is not a learning rate"),
+        (["train", "--lr", "-1", "--out", "x"], "'-1' is not a number above zero"),
+        (["predict", "--model", "m", "i.png", "--scale", "0", "--out", "x"], "'0' is not a number above zero"),
+        (["train", "--lr", "nan", "--out", "x"], "'nan' is not a number above zero"),
         (["traim"], "invalid choice: 'traim'"),
         ([], "required"),
     ],

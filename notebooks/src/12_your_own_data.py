@@ -385,7 +385,8 @@ print(results.table(rows[:3]), "\n...", len(rows), "rows")
 
 # %% [markdown]
 # Look at the picture before you believe a count. And the test part, which no choice has touched? It consists of tiles, so a
-# cell on a border counts once in each tile, as pieces. They are counted at scale 1, as the command line does:
+# cell on a border counts once in each tile, as pieces. They are counted at scale 1, as the command line does without
+# `--scale`:
 
 # %%
 score = evaluate(net, splits.test, setting=setting)
