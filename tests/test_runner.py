@@ -195,7 +195,9 @@ def test_an_interrupt_stops_the_run_and_its_kernel(tmp_path):
         "time.sleep(60)",
     )
     lesson(tmp_path, "01_next", "1")
-    code = "import sys; from course_lib.runner import *; run_lessons(Path(sys.argv[1]), Path(sys.argv[1]) / 'out')"
+    code = "import signal, sys; from course_lib.runner import *\n"
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # jobs in the background inherit none
+    code += "run_lessons(Path(sys.argv[1]), Path(sys.argv[1]) / 'out')"
     child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not (tmp_path / "pid").exists() and child.poll() is None and time.monotonic() < deadline:
