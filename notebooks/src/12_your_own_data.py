@@ -316,8 +316,8 @@ show.display(figure, alt="Difference to one pass: a grid of lines without overla
 # %% [markdown]
 # Bright is a probability off by 0.3 or more. Without overlap the tiles' borders stand in the map as a grid; with a quarter of a
 # tile in common the cuts are no worse than the rest. What is left is spread over the image: a tile knows less than the
-# whole. The package takes tiles of 512 with 64 in common. `docs/own_data.md` has their seams, and `benchmarks/README.md` what
-# an image of 10,000 x 10,000 takes.
+# whole. The package takes tiles of 512 with 64 in common. `docs/own_data.md` has their seams, and `benchmarks/README.md` the
+# memory that an image of 10,000 x 10,000 takes.
 #
 # ## How many cells?
 #
