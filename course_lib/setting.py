@@ -36,8 +36,8 @@ class Setting:
 
     @classmethod
     def fast(cls, device: str = "auto") -> "Setting":
-        """The fastest measured on a CPU without torch.compile; on a GPU the usual choice, of which inference gains and
-        a step of few small images does not (benchmarks/README.md)."""
+        """The fastest measured on a CPU without torch.compile. On a GPU the usual choice: inference gains by it, and of
+        a step of few small images two measurements disagree (benchmarks/README.md)."""
         if torch_device(device).type == "cuda":
             precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         else:

@@ -84,6 +84,11 @@ def ms_at_the_peak():
     return on_gpu("training step", "median ms", *row) * on_gpu("training step", "of peak", *row)
 
 
+def epoch_on_gpu(entrant):
+    """Seconds an epoch in the first try of the race."""
+    return fmean(column("race_gpu", "seconds_of_epochs", entrant=entrant)[0])
+
+
 def last_on_gpu():
     """Validation IoU at the end, UNet++ with all heads."""
     return fmean(column("verdict_gpu", "val_iou", net="unet++, all heads"))
@@ -142,11 +147,17 @@ QUOTED = [
     ("09", "would take {:.1f} ms at the", ms_at_the_peak),
     (
         "09",
-        "Half precision makes this step slower, {:.2f} times",
+        "half precision makes the step slower, {:.2f} times",
         lambda: on_gpu("training step", "times as fast", "bf16"),
     ),
     ("09", "and {:.2f} with channels last", lambda: on_gpu("training step", "times as fast", "last, bf16")),
-    ("09", "brings it to {:.2f} times plain fp32", lambda: on_gpu("training step", "times as fast", "fused AdamW")),
+    (
+        "09",
+        "brings the step to {:.2f} times plain fp32",
+        lambda: on_gpu("training step", "times as fast", "fused AdamW"),
+    ),
+    ("09", "both together take {:.2f} s an epoch", lambda: epoch_on_gpu("fast setting")),
+    ("09", "and plain fp32 takes {:.2f}.", lambda: epoch_on_gpu("AdamW")),
     ("09", "{:.2f} ms an image in a batch of 256", lambda: on_gpu("batch size", "ms an image", "batch 256")),
     ("09", "{:.2f} in one of 8.", lambda: on_gpu("batch size", "ms an image", "batch 8")),
     ("09", "channels last alone makes {:.2f} times", lambda: on_gpu("inference", "times as fast", "channels last")),

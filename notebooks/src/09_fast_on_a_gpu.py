@@ -485,9 +485,10 @@ assert by_batch[3] < 1.2 * by_batch[0] and by_batch[5] > 1.5 * by_batch[4]
 # one; that is the likely cause. A whole step recorded as one **CUDA graph** would test it: `benchmarks/speed.py --graphs`
 # has it, and it was not measured yet. The rounds vary up to threefold; why was not looked into.
 #
-# So the levers of the CPU do not carry over. Half precision makes this step slower, 0.87 times, and 0.75 with channels last.
-# One optimiser call for all weights (`fused`) brings it to 1.20 times plain fp32, though the rounds overlap; `fit` uses it
-# on a GPU. And larger batches pay: 0.42 ms an image in a batch of 256, 5.78 in one of 8.
+# So what the levers of the CPU gain here is not settled. In these rounds, taken in turns, half precision makes the step slower,
+# 0.87 times, and 0.75 with channels last. In the race below, one run after the other, both together take 0.49 s an epoch
+# and plain fp32 takes 0.72. One optimiser call for all weights (`fused`) brings the step to 1.20 times plain fp32, though
+# the rounds overlap; `fit` uses it on a GPU. And larger batches pay: 0.42 ms an image in a batch of 256, 5.78 in one of 8.
 
 # %% tags=["nbval-check-output"]
 print(results.table(gpu_rows["inference"], [*timed, "times as fast"]))
@@ -546,7 +547,7 @@ results.record(
 # - Count first: row 0 has two fifths of the work. Then measure: warmed up, waited for, the median.
 # - Number format and memory layout change the time, and the probabilities by less than two hundredths.
 # - Folding and cutting change nothing but the time. A small net costs more than its share, because calls are not free.
-# - On an H100 a step of 8 images takes as long as one of 64, and half precision gains nothing. Levers belong to a machine.
+# - On an H100 a step of 8 images takes as long as one of 64, so there other levers count. Levers belong to a machine.
 #
 # ## One honest limit
 #

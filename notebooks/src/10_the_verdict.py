@@ -14,7 +14,7 @@
 # - say how sure a difference is, over seeds, over test images, and over many comparisons at once,
 # - read a results table and say which sentences its numbers carry.
 #
-# Two cores need about two minutes; on a GPU it was not measured yet.
+# Two cores need two to three minutes; on a GPU it was not measured yet.
 
 # %% tags=["setup", "nbval-ignore-output"]
 import importlib.util

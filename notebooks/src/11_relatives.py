@@ -13,7 +13,7 @@
 # - write an attention gate, and bring maps of any scale to one row,
 # - tell a fair comparison of architectures from one in which the baseline lost its norms.
 #
-# Two cores need about two minutes; on a GPU it was not measured yet.
+# Two cores need two to three minutes; on a GPU it was not measured yet.
 
 # %% tags=["setup", "nbval-ignore-output"]
 import importlib.util
