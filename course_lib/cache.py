@@ -1,18 +1,26 @@
-"""Prepared arrays kept on disk: written whole or not at all, without locks, safe with several processes at once."""
+"""Prepared arrays kept on disk: written whole or not at all, so that any number of processes may share the folder.
 
+A lock spares them the work of each other. Files are whole without it, too.
+"""
+
+import errno
 import io
 import os
+import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from course_lib.errors import UserError
 
 ARCHIVES = "course-archives"  # subfolder for what is downloaded
 DAY = 24 * 60 * 60  # seconds
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def folder() -> Path:
@@ -25,6 +33,34 @@ def folder() -> Path:
     import pooch
 
     return Path(pooch.os_cache("unetpp-course"))
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """One process at a time makes `path`; the others say that they wait. A process that is killed lets go at once.
+
+    On a disk that knows no locks all go on at once.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"another process makes {path.name}: waiting for it", file=sys.stderr, flush=True)
+            lock.acquire()
+    except NotImplementedError:
+        pass
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise _refused(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()  # does nothing where it is not held
 
 
 def read(path: Path, names: tuple[str, ...]) -> list[np.ndarray] | None:
@@ -52,10 +88,7 @@ def write(path: Path, **arrays: np.ndarray | list[str]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise UserError(
-            f"the cache folder {path.parent} cannot be written ({error.strerror}): "
-            "free some space, or set COURSE_DATA to another folder"
-        ) from error
+        raise _refused(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -67,3 +100,10 @@ def sweep(folder: Path) -> None:
         with suppress(OSError):
             if time.time() - leftover.stat().st_mtime > DAY:
                 leftover.unlink()
+
+
+def _refused(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"the cache folder {path.parent} cannot be written ({error.strerror}): "
+        "free some space, or set COURSE_DATA to another folder"
+    )

@@ -151,23 +151,32 @@ def _from_archive(name: str, size: int, tiles: bool, download: bool, progress: b
         raise UserError(f"{source.variable} names {local}, which is not a file: correct it or unset it")
     digest = sha256_of(Path(local)) if local else source.sha256
     cached = folder / f"{name}-{digest[:16]}-{size}{'-tiles' if tiles else ''}-v{PREPARATION}.npz"
-    stored = cache.read(cached, Prepared._fields)
-    if stored is not None:
-        images, labels, ids = stored
-        return Prepared(images, labels, ids.tolist())
+    if prepared := _cached(cached):
+        return prepared
     path = Path(local) if local else _at_hand(name, folder, download, progress)
-    with open_archive(path) as archive:
-        samples = find_samples(archive.namelist(), path, mask_per_nucleus=source.mask_per_nucleus)
-        prepared = prepare(samples, partial(read_entry, archive), size, path, tiles=tiles, progress=progress)
-    cache.write(cached, **prepared._asdict())
+    with cache.alone(cached):
+        if prepared := _cached(cached):  # another process has made it meanwhile
+            return prepared
+        with open_archive(path) as archive:
+            samples = find_samples(archive.namelist(), path, mask_per_nucleus=source.mask_per_nucleus)
+            prepared = prepare(samples, partial(read_entry, archive), size, path, tiles=tiles, progress=progress)
+        cache.write(cached, **prepared._asdict())
     return prepared
+
+
+def _cached(path: Path) -> Prepared | None:
+    if (stored := cache.read(path, Prepared._fields)) is None:
+        return None
+    images, labels, ids = stored
+    return Prepared(images, labels, ids.tolist())
 
 
 def _at_hand(name: str, folder: Path, download: bool, progress: bool) -> Path:
     """The official archive in the cache folder, with its hash checked."""
     source, path = SOURCES[name], folder / cache.ARCHIVES / f"{name}.zip"
     if download:
-        download_archive(source.url, source.sha256, path, progress=progress)
+        with cache.alone(path):
+            download_archive(source.url, source.sha256, path, progress=progress)
     elif not path.is_file():
         raise UserError(
             f"{name} is not on this machine: run `python -m course_lib data {name}`, or set {source.variable} "

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -82,6 +83,49 @@ def test_full_disk_and_read_only_folder(written, monkeypatch, number, step):
 def test_a_file_where_the_folder_should_be(written):
     with pytest.raises(UserError, match="cannot be written"):
         cache.write(written / "below.npz", images=np.zeros(3))
+
+
+def test_one_at_a_time_and_the_others_say_that_they_wait(tmp_path, capsys):
+    path, order = tmp_path / "deep" / "set.npz", []
+
+    def second():
+        with cache.alone(path):
+            order.append("second")
+
+    with cache.alone(path):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        waiting.join(0.3)
+        order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]
+    assert capsys.readouterr().err == "another process makes set.npz: waiting for it\n"
+
+
+def test_an_error_lets_go(tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt), cache.alone(tmp_path / "set.npz"):
+        raise KeyboardInterrupt
+    with cache.alone(tmp_path / "set.npz"):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("problem", [NotImplementedError(), OSError(errno.ENOLCK, "No locks available")])
+def test_a_disk_without_locks_is_no_obstacle(tmp_path, monkeypatch, problem):
+    def refuse(*_, **__):
+        raise problem
+
+    monkeypatch.setattr(cache.FileLock, "acquire", refuse)
+    done = []
+    with cache.alone(tmp_path / "set.npz"):
+        done.append(True)
+    assert done
+
+
+def test_a_lock_where_nothing_can_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file cannot be written .*set COURSE_DATA"), cache.alone(tmp_path / "file/a"):
+        raise AssertionError("not reached")
 
 
 def test_only_old_leftovers_of_our_own_are_swept(tmp_path):

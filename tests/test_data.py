@@ -306,7 +306,7 @@ def test_cache_is_used_and_kept_apart(bbbc, own_cache, tmp_path, monkeypatch):
 
 def test_damaged_cache_is_prepared_anew(bbbc, own_cache):
     expected = load()
-    [cached] = own_cache.iterdir()
+    [cached] = own_cache.glob("*.npz")
     whole = cached.read_bytes()
     for damaged in (b"", whole[: len(whole) // 2], whole.replace(b"\2", b"\3")):
         cached.write_bytes(damaged)
@@ -465,7 +465,51 @@ def test_wrong_download_is_removed(server, own_cache, content, message):
     server["content"] = content
     with pytest.raises(UserError, match=message):
         load(download=True)
-    assert not [file for file in own_cache.rglob("*") if file.is_file()]
+    assert [file.name for file in own_cache.rglob("*") if file.is_file()] == [".bbbc038.zip.lock"]
+
+
+CLASSROOM = """
+import os, sys
+from hashlib import sha256
+from pathlib import Path
+from course_lib import data
+
+url, digest, out = sys.argv[1:]
+data.SOURCES["bbbc038"] = data.SOURCES["bbbc038"]._replace(url=url, sha256=digest)
+original = data.prepare
+data.prepare = lambda *args, **options: (Path(out, f"prepared{os.getpid()}").touch(), original(*args, **options))[1]
+pids = []
+for n in range(30):
+    pids.append(os.fork())
+    if pids[-1] == 0:
+        everything = data.join(data.load("bbbc038", 16, download=True, progress=False))
+        pixels = everything.images.numpy().tobytes() + everything.labels.numpy().tobytes()
+        Path(out, f"seen{n}").write_text(sha256(pixels).hexdigest())
+        os._exit(0)
+print({os.waitpid(pid, 0)[1] for pid in pids})
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_thirty_processes_fetch_and_prepare_once(server, own_cache, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    source = data.SOURCES["bbbc038"]
+    done = subprocess.run(
+        [sys.executable, "-c", CLASSROOM, source.url, source.sha256, str(out)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout == "{0}\n", done.stderr
+    assert server["requests"] == 1
+    assert len(list(out.glob("prepared*"))) == 1
+    everything = data.join(load())
+    pixels = everything.images.numpy().tobytes() + everything.labels.numpy().tobytes()
+    assert [path.read_text() for path in out.glob("seen*")] == [sha256(pixels).hexdigest()] * 30
+    assert len([file for file in own_cache.rglob("*") if file.suffix in (".npz", ".zip", ".partial")]) == 2
+    assert "another process makes bbbc038.zip: waiting for it" in done.stderr
 
 
 def test_no_network(server, monkeypatch):
@@ -538,7 +582,7 @@ def test_no_refused_archive_leaves_a_cache(bbbc, own_cache):
     pack(bbbc, {**bbbc_entries(), "n3/images/n3.png": b"x"})
     with pytest.raises(UserError):
         load()
-    assert not list(own_cache.glob("*"))
+    assert not [file for file in own_cache.iterdir() if file.suffix != ".lock"]
 
 
 def test_any_damage_ends_in_a_sentence_or_in_the_right_pixels(bbbc):
