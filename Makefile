@@ -1,5 +1,6 @@
 # make course | test | lab          what a newcomer types; each makes .venv first
 # make site                         the course as a web site, build/site (needs Node.js once)
+# make colab                        every lesson in an environment with Colab's versions
 # make notebooks | lint | data | clean
 # make course CPU=1                 on Linux: PyTorch without CUDA, 200 MB instead of 3 GB
 # make notebooks ONLY="04 05"       these lessons only
@@ -12,7 +13,7 @@ BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY := .venv/ready-$(subst $(comma),-,$(EXTRAS))
 LESSONS := $(sort $(wildcard notebooks/*.ipynb))
 
-.PHONY: course test lab site notebooks lint data clean
+.PHONY: course test lab colab site notebooks lint data clean
 
 course: $(READY)
 	$(BIN)/python -m course_lib run --out build/course
@@ -32,6 +33,9 @@ lab: $(READY)
 
 site: $(READY)-site
 	$(BIN)/python tools/build_site.py
+
+colab: $(READY)
+	$(BIN)/python tools/colab.py
 
 notebooks: $(READY)
 	$(BIN)/python tools/build_notebooks.py $(if $(ONLY),--only $(ONLY))

@@ -23,6 +23,7 @@ from course_lib.setting import Setting, torch_device
 
 Row = dict[str, float]
 WARM_UP = 0.2  # share of the steps in which the learning rate rises
+PAUSE = 20  # seconds between two files in a folder of runs, which may be a slow disk on a network
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def fit(
     recipe: Recipe | None = None,
     setting: Setting | None = None,
     checkpoint: str | Path | None = None,
+    runs: str | Path | None = None,
 ) -> Iterator[Row]:
     """Train `net` on `splits.train`; after each epoch score `splits.val` and yield a row.
 
@@ -70,6 +72,8 @@ def fit(
         seed: of the order of the images and of their changes. (Weights are drawn when a net is made.)
         checkpoint: a file written after every epoch. Where it is there already, its rows are yielded first
             and training goes on behind them; on a CPU bit for bit as if it had never stopped.
+        runs: a folder that keeps such a file for each different training (`colab.run_folder`): another net, code of a
+            net, seed, data set, recipe or setting makes a file of its own.
 
     Raises:
         UserError: a checkpoint of another run, a loss that is not finite, too little GPU memory, or a batch
@@ -85,6 +89,9 @@ def fit(
             "processes: use a multiple"
         )
 
+    run = _describe(net, splits, epochs, seed, recipe, setting)
+    if runs is not None and checkpoint is None:
+        checkpoint = Path(runs) / f"{_name_of(run, net, splits.train)}.pt"
     distributed.share(setting.place(net))
     model = setting.compiled(net)
     loss_of = deep_supervision(recipe.loss)
@@ -95,7 +102,6 @@ def fit(
     generator = Generator().manual_seed(seed)
 
     rows: list[Row] = []
-    run = _describe(net, splits, epochs, seed, recipe, setting)
     parts = {"net": net, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}
     if checkpoint is not None and Path(checkpoint).exists():
         rows = _resume(checkpoint, run, parts, generator)
@@ -105,6 +111,7 @@ def fit(
     if distributed.total(torch.tensor(len(rows), device=device)) != len(rows) * distributed.size():
         raise UserError("the processes see different checkpoints: write to a disk that they share")
 
+    written = time.monotonic()
     for epoch in range(len(rows) + 1, epochs + 1):
         started, losses = time.perf_counter(), []
         model.train()
@@ -125,9 +132,11 @@ def fit(
         row = {"epoch": epoch, "loss": _mean_if_finite(losses, epoch, recipe.lr)}
         row |= {"val_iou": iou(found).item(), "val_dice": dice(found).item(), "lr": lr}
         rows.append(row | {"seconds": time.perf_counter() - started})
-        if checkpoint is not None and distributed.rank() == 0:
+        due = runs is None or epoch == epochs or time.monotonic() - written > PAUSE
+        if checkpoint is not None and due and distributed.rank() == 0:
             state = {name: part.state_dict() for name, part in parts.items()}
             save(state | {"generator": generator.get_state(), "rows": rows, "run": run}, checkpoint)
+            written = time.monotonic()
         yield rows[-1]
 
 
@@ -210,6 +219,21 @@ def _describe(
         **asdict(setting),
         "loss": recipe.loss.__name__,
     }
+
+
+def _name_of(run: dict[str, Any], net: nn.Module, train: Split) -> str:
+    """A name for a training, another where the run, the images, the first weights or the code of the net are others.
+
+    The code shows in the logits of two images. Sums are rounded: two processors differ in their last digits.
+    """
+    pixels = hashlib.sha256(train.images.cpu().numpy().tobytes() + train.masks.cpu().numpy().tobytes()).hexdigest()
+    facts = [run, pixels, *(f"{name} {value.double().sum().item():.3f}" for name, value in net.state_dict().items())]
+    images = as_input(train.images[:2])
+    with torch.no_grad():
+        outputs = net.eval()(images.to(next(net.parameters()).device))
+    for logits in [outputs] if isinstance(outputs, Tensor) else outputs:
+        facts.append(f"{logits.double().mean().item():.3f} {logits.double().std().item():.3f}")
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
 def _resume(path: str | Path, run: dict[str, Any], parts: dict[str, Any], generator: Generator) -> list[Row]:

@@ -24,14 +24,19 @@ REPO, REF = "{{REPO}}", "{{REF}}"
 if importlib.util.find_spec("course_lib") is None:
     if "google.colab" not in sys.modules:
         raise ModuleNotFoundError(
-            "course_lib is not installed: type `pip install -e '.[notebooks]'` in the folder of the course"
+            "course_lib is not installed for this Python: start Jupyter by `make lab`, or type "
+            '`pip install -e ".[notebooks]"` in the folder of the course'
         )
     # --no-deps: Colab has all that the course needs, and its torch stays as it is.
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
     if subprocess.run(pip).returncode != 0:
         raise ConnectionError(
-            f"{REPO} could not be fetched: check the network and run this cell again"
+            f"{REPO} could not be installed: the lines above say why. "
+            "If it was the network, run this cell again"
         )
+from course_lib.colab import notice
+
+print(notice())
 
 # %%
 import torch
@@ -78,8 +83,9 @@ show.display(figure, alt="Eight drawn images of nuclei; blue lines follow the ou
 # Some nuclei glow on black, some are dark on bright, some are violet in pink tissue. They touch, they are out of
 # focus, the light is uneven, and there are specks that are no nuclei.
 #
-# An image is three bytes a pixel. A mask is one number a pixel, 1 for nucleus. The images are dealt into three
-# parts: the net learns from the first, we make decisions on the second, and the third is scored once, at the end.
+# An image is three bytes a pixel. A mask is one number a pixel, 1 for nucleus. The images are dealt into three parts:
+# the net learns from the first (`train`), we make decisions on the second (`val`, the validation part), and the third
+# (`test`) is scored once, at the end.
 
 # %% tags=["nbval-check-output"]
 print(train.images.dtype, train.masks.unique().tolist())
@@ -94,9 +100,11 @@ for name, part in zip(("train", "val", "test"), splits):
 #
 # $$\mathrm{IoU} = \frac{|P \cap T|}{|P \cup T|},$$
 #
-# with the pixels of all images pooled. 1 is perfect.
+# with $P$ the pixels that were called nucleus, $T$ the true ones, and $|\cdot|$ how many they are, the pixels of all
+# images pooled. 1 is perfect.
 #
 # **Predict first.** Nuclei differ in brightness from what surrounds them. Will a threshold reach 0.4, 0.6 or 0.8?
+# (Write a guess down before you run the cell. It costs nothing to be wrong.)
 
 # %%
 otsu = otsu_masks(val)
@@ -128,8 +136,9 @@ figure = show.grid(net, title="UNet++ with deep supervision")
 show.display(figure, alt="A triangle of nodes: pooling down the left, up-sampling to the right.")
 
 # %% [markdown]
-# Green nodes have a head: each gives a full mask of its own. In the published size, four halvings and 32 to 512
-# channels, the net has nine million weights. That is a fact we can count.
+# Green nodes have a head: each gives a full mask of its own. Training with a loss at every head is called **deep
+# supervision** (lesson 07). In the published size, four halvings and 32 to 512 channels, the net has nine million
+# weights. That is a fact we can count.
 
 # %% tags=["nbval-check-output"]
 published = NestedUNet(deep_supervision=True)
@@ -140,8 +149,9 @@ print("heads on columns", list(published.heads.values()))
 # %% [markdown]
 # ## Can it learn this in a minute?
 #
-# Training shows the net a few images at a time, measures how wrong it is, and moves every weight a little; how far
-# is set by the **learning rate**. `fit` gives back one row after each pass over the training images (an epoch).
+# Training shows the net a few images at a time, measures how wrong it is (the **loss**), and moves every weight a
+# little; how far is set by the **learning rate**. `fit` gives back one row after each pass over the training images (an
+# epoch).
 
 # %% tags=["timing"]
 rows = []
@@ -174,6 +184,9 @@ assert scores["iou_pooled"] > otsu_iou, "still below the baseline: train longer 
 # sigmoid of it, $p = 1 / (1 + e^{-z})$. A pixel is called nucleus where $p > 1/2$.
 #
 # ### Exercise 1: the mask (3 minutes, easy)
+#
+# Exercises have a hole in the edition `notebooks/exercises`. Replace the line that raises `NotImplementedError`, run
+# the cell, then the check below it, which says what is wrong. Our answer is folded away behind the check.
 #
 # Write `to_mask`, from logits (N, 1, H, W) to a bool mask of the same shape.
 #
@@ -249,8 +262,9 @@ assert abs(tp / (tp + missed + invented) - iou(count(predicted, val.masks).poole
 print(f"{missed} pixels missed, {invented} invented, {tp} found")
 
 # %% [markdown]
-# Where a kernel runs, the next cell has controls: an image, the threshold, and the head that is asked. The figure after
-# it shows one image in print, a row a head and a column a threshold.
+# In a running notebook the next cell has controls: an image, the threshold, and the head that is asked. The figure
+# after it shows one image in print, a row a head and a column a threshold. `mean` is the mean of all heads, L1 the head
+# on column 1; the number behind the colon is the IoU.
 
 # %% tags=["timing"]
 widgets.prediction_explorer(net, val.images[:12], masks=val.masks[:12])
@@ -301,7 +315,7 @@ record(val_iou=scores["iou_pooled"], otsu_iou=otsu_iou, parameters=parameters(ne
 # %% [markdown]
 # ## What we found
 #
-# - A threshold cannot tell a nucleus from what merely looks as bright. A small UNet++ learns it in about a minute.
+# - A threshold cannot tell a nucleus from what merely looks as bright. A small UNet++ learns it in less than a minute.
 # - A net gives logits; a threshold on their sigmoid gives the mask. Its mistakes are of two kinds.
 # - A trained net holds smaller nets. They cost less, and they compute exactly what they did inside the large one.
 #

@@ -24,14 +24,19 @@ REPO, REF = "{{REPO}}", "{{REF}}"
 if importlib.util.find_spec("course_lib") is None:
     if "google.colab" not in sys.modules:
         raise ModuleNotFoundError(
-            "course_lib is not installed: type `pip install -e '.[notebooks]'` in the folder of the course"
+            "course_lib is not installed for this Python: start Jupyter by `make lab`, or type "
+            '`pip install -e ".[notebooks]"` in the folder of the course'
         )
     # --no-deps: Colab has all that the course needs, and its torch stays as it is.
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
     if subprocess.run(pip).returncode != 0:
         raise ConnectionError(
-            f"{REPO} could not be fetched: check the network and run this cell again"
+            f"{REPO} could not be installed: the lines above say why. "
+            "If it was the network, run this cell again"
         )
+from course_lib.colab import notice
+
+print(notice())
 
 # %%
 from fractions import Fraction
@@ -321,14 +326,14 @@ assert each.min() < 0.4 and each.max() > 0.85, "the images are more alike here t
 # %% [markdown]
 # ## One score for many images: which one?
 #
-# Three ways are in use. $tp_n$ and $u_n = tp_n + fp_n + fn_n$ belong to image $n$; $B$ is a batch of images.
+# Three ways are in use. $tp_n$ and $u_n = tp_n + fp_n + fn_n$ belong to image $n$; $b$ is a batch of images.
 #
 # $$\text{pooled} = \frac{\sum_n tp_n}{\sum_n u_n}, \qquad
 # \text{per image} = \frac{1}{N} \sum_n \frac{tp_n}{u_n}, \qquad
-# \text{mean of batches} = \sum_B \frac{|B|}{N} \, \frac{\sum_{n \in B} tp_n}{\sum_{n \in B} u_n}.$$
+# \text{mean of batches} = \sum_b \frac{|b|}{N} \, \frac{\sum_{n \in b} tp_n}{\sum_{n \in b} u_n}.$$
 #
-# **Predict first.** A holds a large nucleus, B a small one, C and D hold none; in D something was invented. Which of
-# the three is largest? What changes if C and B swap places?
+# **Predict first.** Four images with (tp, fp, fn): A (90, 5, 5), B (1, 0, 3), C (0, 0, 0), D (0, 20, 0). The batches
+# are AB and CD. Which of the three is largest? What changes if the batches are AC and BD?
 
 # %%
 A, B, C, D = (90, 5, 5), (1, 0, 3), (0, 0, 0), (0, 20, 0)  # tp, fp, fn

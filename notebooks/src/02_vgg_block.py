@@ -24,14 +24,19 @@ REPO, REF = "{{REPO}}", "{{REF}}"
 if importlib.util.find_spec("course_lib") is None:
     if "google.colab" not in sys.modules:
         raise ModuleNotFoundError(
-            "course_lib is not installed: type `pip install -e '.[notebooks]'` in the folder of the course"
+            "course_lib is not installed for this Python: start Jupyter by `make lab`, or type "
+            '`pip install -e ".[notebooks]"` in the folder of the course'
         )
     # --no-deps: Colab has all that the course needs, and its torch stays as it is.
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
     if subprocess.run(pip).returncode != 0:
         raise ConnectionError(
-            f"{REPO} could not be fetched: check the network and run this cell again"
+            f"{REPO} could not be installed: the lines above say why. "
+            "If it was the network, run this cell again"
         )
+from course_lib.colab import notice
+
+print(notice())
 
 # %%
 from itertools import pairwise
@@ -77,7 +82,8 @@ show.display(figure, alt="Four images of large violet nuclei in pink tissue, out
 #
 # $$y_o(p) = b_o + \sum_{c} \sum_{\delta} w_{o,c}(\delta)\, x_c(p + \delta).$$
 #
-# $\delta$ runs over the nine places of the window. Beyond the border stand zeros, so the size stays as it is.
+# $\delta$ runs over the nine places of the window. Beyond the border stand zeros, so the size stays as it is. (`expect`
+# prints ok where a number is what it should be, within the tolerance behind ±, and stops the cell where it is not.)
 
 # %% tags=["nbval-check-output"]
 torch.manual_seed(SEED)
@@ -199,12 +205,12 @@ expect("gradient of the biases, the weights' being 1", share.item(), 0, tol=1e-3
 # %% [markdown]
 # ## Why twice, and why a ReLU in between?
 #
-# Two convolutions see 5x5 pixels. But without a ReLU between them they are one **linear** map,
+# Two convolutions see 5x5 pixels. But without biases, and without a ReLU between them, they are one **linear** map,
 #
 # $$f(a + b) = f(a) + f(b),$$
 #
-# which one 5x5 convolution could do as well. Batch norm in evaluation only scales and shifts; it does not help.
-# The ReLU makes the second convolution worth having.
+# which one 5x5 convolution could do as well, except at the border. Biases add a constant, no more. Batch norm in
+# evaluation only scales and shifts; it does not help. The ReLU makes the second convolution worth having.
 
 # %% tags=["nbval-check-output"]
 first, second = (nn.Conv2d(4, 4, 3, padding=1, bias=False) for _ in range(2))
@@ -221,9 +227,9 @@ print("one bright pixel reaches", int(nets["without"](dot).any(1).sum()), "pixel
 # %% [markdown]
 # ### Exercise 1: the block (10 minutes, easy)
 #
-# Write it as a `nn.Module`: 3x3 convolution, batch norm, ReLU, and the same once more. It takes (N, c_in, h, w) to
-# (N, c_out, h, w): the first convolution changes the channels, one pixel of zeros keeps the size. Use `nn.Conv2d`
-# and `nn.BatchNorm2d` as they are, biases included.
+# Write it as an `nn.Module`: 3x3 convolution, batch norm, ReLU, and the same once more. It takes (N, c_in, h, w) to (N,
+# c_out, h, w): the first convolution changes the channels, one pixel of zeros keeps the size. Use `nn.Conv2d` and
+# `nn.BatchNorm2d` as they are, biases included.
 #
 # <details><summary>Hint 1: where things go</summary>Layers with weights are made in <code>__init__</code> and kept as
 # attributes. ReLU has no weights: <code>F.relu</code> in <code>forward</code> is enough.
@@ -293,7 +299,7 @@ check_block_parameters(block_parameters)
 #
 # $$9\,c_{in}\,c_{out}\,h\,w$$
 #
-# of them. A norm takes one an output value where a convolution takes $9\,c_{in}$, so norms are left out.
+# of them. For each output value a norm takes one of them and a convolution takes $9\,c_{in}$, so norms are left out.
 #
 # **Predict first.** The left side of the grid, the way down, is called the **encoder**. At the published size it has
 # five blocks. Each one works at half the side of the one before, and has twice its channels. Which block has the most
@@ -475,9 +481,10 @@ assert stack[0] > 0.95, "it should know this image by heart: train for more step
 assert new < stack[0] - 0.05, "not so here: read the table, not our text"
 
 # %% [markdown]
-# It knows its image by heart. In the stored run it beats the threshold on two of the four new images and loses on
-# the other two. Look at the kind of mistakes: patches of background are called nuclei, and a nucleus has holes.
-# Somebody who saw the whole nucleus would hardly leave a hole in it.
+# It knows its image by heart. (Otsu has 0.04 there: it takes the wrong side, as in lesson 01.) The figure shows three
+# of the four new images. In the stored run it beats the threshold on two of the four new images and loses on the other
+# two. Look at the kind of mistakes: patches of background are called nuclei, and a nucleus has holes. Somebody who saw
+# the whole nucleus would hardly leave a hole in it.
 
 # %% [markdown]
 # ## What does it not see?

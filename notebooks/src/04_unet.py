@@ -24,14 +24,19 @@ REPO, REF = "{{REPO}}", "{{REF}}"
 if importlib.util.find_spec("course_lib") is None:
     if "google.colab" not in sys.modules:
         raise ModuleNotFoundError(
-            "course_lib is not installed: type `pip install -e '.[notebooks]'` in the folder of the course"
+            "course_lib is not installed for this Python: start Jupyter by `make lab`, or type "
+            '`pip install -e ".[notebooks]"` in the folder of the course'
         )
     # --no-deps: Colab has all that the course needs, and its torch stays as it is.
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
     if subprocess.run(pip).returncode != 0:
         raise ConnectionError(
-            f"{REPO} could not be fetched: check the network and run this cell again"
+            f"{REPO} could not be installed: the lines above say why. "
+            "If it was the network, run this cell again"
         )
+from course_lib.colab import notice
+
+print(notice())
 
 # %%
 from itertools import islice, pairwise, product
@@ -43,6 +48,7 @@ from torch import nn
 from course_lib import data, measure, presets, results, show, views, widgets
 from course_lib.baseline import otsu_masks
 from course_lib.checks import check_training_step, check_unet, expect
+from course_lib.colab import run_folder
 from course_lib.grid import NestedUNet, VGGBlock
 from course_lib.losses import bce_dice
 from course_lib.metrics import boundary_iou, count, iou
@@ -165,7 +171,7 @@ assert ours == measure.parameters(NestedUNet(wiring="unet"))
 # takes the mean over the images, and adds 1 above and below the fraction for empty ones. A step asks for the gradient
 # of the loss and moves every weight a little against it.
 #
-# Why two parts? Take a true disk and a predicted one beside it. Where a kernel runs, the next cell lets you move, grow
+# Why two parts? Take a true disk and a predicted one beside it. In a running notebook the next cell lets you move, grow
 # and blur the predicted disk. The figure after it shows in print where three losses push: BCE, Dice, and the Lovász
 # hinge, which another line of work uses in their place (Berman, Triki and Blaschko, 2018).
 #
@@ -192,9 +198,9 @@ for name in ("BCE", "Dice"):
 assert share["BCE"] > 0.9 and share["Dice"] < 0.1
 
 # %% [markdown]
-# BCE pushes every wrong pixel, the surest ones hardest. Dice pushes the rim of what was predicted, where $p$ is
-# neither 0 nor 1, and hardly a pixel that is wrong and sure of it: the sigmoid is flat there. We think that is a good
-# reason to train with both.
+# BCE pushes every wrong pixel, the surest ones hardest. Dice pushes the rim of what was predicted, where $p$ is neither
+# 0 nor 1, and hardly a pixel that is wrong and sure of it: the sigmoid is flat there. The Lovász hinge, too, pushes
+# wrong pixels of which the net is sure. We think that is a good reason to train with both.
 #
 # ### Exercise 2: the step (10 minutes, easy)
 #
@@ -256,8 +262,8 @@ print(f"loss of the first epoch {by_hand[0]:.3f}, of the last {by_hand[-1]:.3f}"
 assert by_hand[-1] < by_hand[0]
 
 # %% [markdown]
-# From here on the course calls `fit`, which is this loop with a validation score, a checkpoint and a clock. That it
-# is the same loop is not a promise: started from the same weights it must give the same losses.
+# `fit`, which earlier lessons called, is this loop with a validation score, a checkpoint and a clock. That it is the
+# same loop is not a promise: started from the same weights it must give the same losses.
 
 # %% tags=["nbval-check-output"]
 torch.manual_seed(SEED)
@@ -335,7 +341,7 @@ def train(without, seed):
     net = NestedUNet(widths=sizes.widths, wiring="unet")
     for i in without:
         cut(net, i)
-    for _ in fit(net, splits, epochs=epochs, seed=seed, setting=Setting.fast()):
+    for _ in fit(net, splits, epochs=epochs, seed=seed, setting=Setting.fast(), runs=run_folder()):
         pass
     return net
 
@@ -348,10 +354,10 @@ def score(net):
 
 # %% [markdown]
 # **Predict first.** Row 0 is at full size and has few channels; the lowest skip has many, at a fraction of the size.
-# Which cut hurts a trained net most? Which loss can training make good?
+# Which cut hurts a trained net most? Which damage can training repair?
 #
-# Pooled IoU says how much is found. Boundary IoU compares the rims alone, two pixels wide: it sees the borders.
-# First question: cut after training.
+# Pooled IoU says how much is found. Boundary IoU compares the rims alone, two pixels wide: it sees the borders. First
+# question: cut after training. (`run_folder()` is where trainings are kept on Colab, and None elsewhere.)
 
 # %%
 seeds, depth = range(SEED, SEED + sizes.seeds), len(sizes.widths) - 1
@@ -406,9 +412,9 @@ print(results.table(lines))
 # - A trained net relies on what it was given. Cut afterwards, its most costly skip costs far more than it costs a
 #   net that learned to live without it. "What breaks when I switch it off" is not "what is it needed for".
 # - Without any skip, training cannot make the borders good: in the stored run boundary IoU falls to 0.41 and 0.35,
-#   about where lesson 03's encoder-decoder of depth 3 was (0.41).
-# - With one skip missing, the others step in: in the stored run training makes good the loss of row 1, where row 0 is
-#   still there, but not all of the loss of row 0.
+#   about where lesson 03's encoder-decoder of depth 3 was (0.40).
+# - With one skip missing, the others step in. In the stored run training repairs the cut of row 1, where row 0 is still
+#   there, but only a part of the cut of row 0.
 #
 # Row 2 costs too little to read. Whether row 0 or row 1 costs more when it is cut after training, these seeds do not
 # settle.
@@ -423,7 +429,7 @@ assert max(cut_mean.values()) > max(never_mean.values()), "not so here: read the
 assert mean["boundary"]["all rows"] > 0, "not so here: read the dots, not our text"
 
 # %% [markdown]
-# What flows along the skips can be looked at. Every node of the whole net, with one image in it: where a kernel runs,
+# What flows along the skips can be looked at. Every node of the whole net, with one image in it: in a running notebook,
 # the next cell shows any channel of any node. The figure after it is the mean of the channels in print.
 
 # %%

@@ -24,14 +24,19 @@ REPO, REF = "{{REPO}}", "{{REF}}"
 if importlib.util.find_spec("course_lib") is None:
     if "google.colab" not in sys.modules:
         raise ModuleNotFoundError(
-            "course_lib is not installed: type `pip install -e '.[notebooks]'` in the folder of the course"
+            "course_lib is not installed for this Python: start Jupyter by `make lab`, or type "
+            '`pip install -e ".[notebooks]"` in the folder of the course'
         )
     # --no-deps: Colab has all that the course needs, and its torch stays as it is.
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
     if subprocess.run(pip).returncode != 0:
         raise ConnectionError(
-            f"{REPO} could not be fetched: check the network and run this cell again"
+            f"{REPO} could not be installed: the lines above say why. "
+            "If it was the network, run this cell again"
         )
+from course_lib.colab import notice
+
+print(notice())
 
 # %%
 from itertools import pairwise
@@ -44,6 +49,7 @@ from skimage.measure import regionprops
 
 from course_lib import data, measure, presets, results, show, views, widgets
 from course_lib.checks import check_deepest, check_paired_interval
+from course_lib.colab import run_folder
 from course_lib.compare import interval_from_table
 from course_lib.grid import NestedUNet
 from course_lib.setting import Setting
@@ -89,9 +95,12 @@ assert len({b - a for a, b in pairwise(work)}) == 1  # every level adds the same
 #
 # ## How deep can it be?
 #
-# A 2x2 pooling needs an even number of rows and of columns. That sets an end.
+# A 2x2 pooling drops the last row or column of an odd side. On the way up the doubled map is then smaller than its
+# skip, and cannot be joined to it. So both sides must be even before each halving.
 #
 # ### Exercise 1: the deepest net an image allows (5 minutes, easy)
+#
+# Write `deepest`, from the height and the width of an image to how often both can be halved without a remainder.
 #
 # <details><summary>Hint 1</summary>Halve both sides for as long as both are even, and count.
 # <details><summary>Hint 2</summary><code>n % 2 == 0</code> says that n is even; <code>n // 2</code> is half of
@@ -149,7 +158,7 @@ for kind in kinds:
 assert middle["large-blurred"] > 2 * middle["small-sharp"]
 
 # %% [markdown]
-# How much of such an image does a net see? The next cell has controls where a kernel runs: move the point, change the
+# How much of such an image does a net see? In a running notebook the next cell has controls: move the point, change the
 # depth, choose a node. The figure after it says the same in print, for the last node and three depths.
 
 # %%
@@ -162,8 +171,8 @@ show.display(view.figure, alt=view.alt)
 print(view.text)
 
 # %% [markdown]
-# In the stored run depth 1 sees one large nucleus and little around it, depth 2 most of the image, and depth 3 all of
-# it. Near the border a frame is cut off, because there is nothing more to see.
+# In the stored run depth 1 sees a part of one nucleus and a little around it, depth 2 most of the image, and depth 3
+# all of it. Near the border a frame is cut off, because there is nothing more to see.
 #
 # **Predict first.** For each kind: which depth will score best? What does a net lose that is too shallow, and what one
 # that is too deep? Write it down before you go on.
@@ -190,6 +199,9 @@ for n in (2, 3, 5, 10, 30):
 # for five seeds before it says "better".
 #
 # ### Exercise 2: the interval (10 minutes, medium)
+#
+# Write `paired_interval`, from two lists of scores, one of each net for every seed, to three numbers: the mean of a -
+# b, the lower end and the upper end of its 95 % interval.
 #
 # <details><summary>Hint 1</summary>Subtract first, pair by pair: <code>np.subtract(a, b)</code>.
 # <details><summary>Hint 2</summary>numpy's <code>std</code> divides by n. The deviation of a sample divides by n - 1:
@@ -222,7 +234,9 @@ def score(kind, depth, seed):
     """Pooled IoU on the validation part of a U-Net of this depth."""
     torch.manual_seed(seed)
     net = NestedUNet(widths=sizes.widths[: depth + 1], wiring="unet")
-    for _ in fit(net, splits[kind], epochs=epochs, seed=seed, setting=Setting.fast()):
+    for _ in fit(
+        net, splits[kind], epochs=epochs, seed=seed, setting=Setting.fast(), runs=run_folder()
+    ):
         pass
     return evaluate(net, splits[kind].val, setting=Setting.fast())["iou_pooled"]
 
@@ -243,8 +257,9 @@ for kind, found in live.items():
 # %% [markdown]
 # In the stored run one step is clear of zero even with two seeds: the second halving on large blurred nuclei. All other
 # intervals are wider than anything we would call a difference, because with two seeds $t$ is 12.7. More runs do not fit
-# into a lesson. So here is the same experiment with five seeds, depth 1 to 4, new images for every seed, and real nuclei
-# (bbbc038) as a third kind.
+# into a lesson. So here is the same experiment with five seeds and depths 1 to 4 (L1 to L4). A fifth net, L1 wide, has
+# depth 1 and the work of L4. The drawn images are new for every seed. Real nuclei (bbbc038), the same for every seed,
+# are a third kind. (`run_folder()`, in the cells above, is where trainings are kept on Colab, and None elsewhere.)
 
 # %%
 stored = results.load_results("depth")
@@ -280,11 +295,13 @@ for kind, found in runs.items():
         print(f"{kind:13} {deep:7} - {shallow}: {mean:+.3f} ({low:+.3f} to {high:+.3f})  {verdict}")
 
 # %% [markdown]
-# Mind the scales: the panels do not share one.
+# A grey line is one seed, the blue line is their mean. Mind the scales: the panels do not share one.
 #
-# - **Large and blurred**: the second halving brings 0.066, because depth 1 does not see a whole nucleus. After it nothing is
-#   clear. Width does not replace depth here: L1 wide costs what L4 costs and stays 0.04 below it.
-# - **Small and sharp**: 0.006 for the second halving, nothing after it. Width does more than depth: L1 wide beats every depth.
+# - **Large and blurred**: the second halving brings 0.066. We think the reason is the view: depth 1 sees 20 pixels,
+#   hardly more than one nucleus is wide, and the rim of that view counts little (lesson 02). After it nothing is clear.
+#   Width does not replace depth here: L1 wide costs what L4 costs and stays 0.04 below it.
+# - **Small and sharp**: 0.006 for the second halving, nothing after it. Width does more than depth: L1 wide has the
+#   best mean, and is clear of depth 1 and of depth 4.
 # - **Real nuclei**: as for small and sharp. The second halving is just clear, L1 wide beats L4, and deeper brings nothing clear.
 #
 # So there is no best depth. It depends on the images, and even on what else one could pay for with the same work.
@@ -300,9 +317,10 @@ assert gain["large-blurred"] > 5 * max(gain["small-sharp"], gain["bbbc038"])
 # %% [markdown]
 # ## What do the authors of UNet++ report?
 #
-# The journal paper has the same experiment on three data sets: IoU in %, mean and standard deviation, 20 runs each (UNet++,
-# 2020). Its runs cannot be paired, because it prints no single ones, but an interval of the difference can be computed
-# from what it does print.
+# The journal paper has the same experiment on three data sets: IoU in %, mean and standard deviation, 20 runs each
+# (UNet++, 2020). Its runs cannot be paired, because it prints no single ones, but an interval of the difference can be
+# computed from what it does print: for $n$ runs of each net, $\sqrt{(s_a^2 + s_b^2)/n}$ takes the place of $s/\sqrt{n}$
+# (Welch, 1947). `interval_from_table` does it.
 
 # %%
 paper = {  # U-Net of depth 1, 2, 3, 4
@@ -327,8 +345,8 @@ for name, depths_of in paper.items():
         print(f"{name:11} L{deep} - L{deep - 1}: {difference}  {verdict}")
 
 # %% [markdown]
-# On EM and Brain tumor depth 3 beats depth 2, or is not told apart from it, and depth 4 brings nothing clear. On Cell
-# the deepest net is clearly the worse one. "Deeper is not always better" stands on that one line.
+# On EM depth 3 clearly beats depth 2. On Brain tumor the two are not told apart. On neither does depth 4 bring anything
+# clear. On Cell the deepest net is clearly the worse one. "Deeper is not always better" stands on that one line.
 
 # %%
 l4_minus_l3 = {
@@ -345,10 +363,11 @@ results.record(**{f"best_{kind.replace('-', '_')}": name for kind, name in best.
 # %% [markdown]
 # ## What we found
 #
-# - A halving doubles the view, costs little work and many weights. It pays where objects are larger than the view, and
-#   hardly where they are not.
+# - A halving doubles the view, costs little work and many weights. It pays where one object fills the view, and hardly
+#   where many fit into it.
 # - A difference needs pairs, several seeds and an interval. Two seeds show only what is huge; five show more.
-# - The best depth depends on the images. The papers' own numbers say the same.
+# - The best depth depends on the images. In the paper's table depth 4 is nowhere clearly better than depth 3, and on
+#   Cell it is clearly worse.
 #
 # ## One honest limit
 #

@@ -24,14 +24,19 @@ REPO, REF = "{{REPO}}", "{{REF}}"
 if importlib.util.find_spec("course_lib") is None:
     if "google.colab" not in sys.modules:
         raise ModuleNotFoundError(
-            "course_lib is not installed: type `pip install -e '.[notebooks]'` in the folder of the course"
+            "course_lib is not installed for this Python: start Jupyter by `make lab`, or type "
+            '`pip install -e ".[notebooks]"` in the folder of the course'
         )
     # --no-deps: Colab has all that the course needs, and its torch stays as it is.
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
     if subprocess.run(pip).returncode != 0:
         raise ConnectionError(
-            f"{REPO} could not be fetched: check the network and run this cell again"
+            f"{REPO} could not be installed: the lines above say why. "
+            "If it was the network, run this cell again"
         )
+from course_lib.colab import notice
+
+print(notice())
 
 # %%
 from statistics import fmean
@@ -43,6 +48,7 @@ from torch import nn
 
 from course_lib import data, presets, relatives, results, show
 from course_lib.checks import check_at_row, check_gate
+from course_lib.colab import run_folder
 from course_lib.compare import holm, paired_interval
 from course_lib.grid import NestedUNet
 from course_lib.measure import macs, parameters
@@ -87,9 +93,9 @@ for name, net in nets.items():
 assert max(work, key=work.get) == "original-unet"
 
 # %% [markdown]
-# The U-Net of 2015 does most, although it has no nested nodes. It never makes up a border, so it continues the image by
-# its mirror image, and for 64x64 pixels it computes 252x252. RefineNet has five times the weights: its residual units stand
-# in every row, at full width.
+# The U-Net of 2015 does most, although it has no nested nodes. Its convolutions do not pad, so each of them makes the
+# map smaller. To get 64x64 pixels out, the image is first continued by its mirror image, to 252x252. RefineNet has five
+# times the weights: its residual units stand in every row, at full width.
 #
 # ## What flows along a skip?
 #
@@ -143,12 +149,15 @@ image = torch.rand(1, 3, 32, 32)
 assert torch.equal(attention.prune(1)(image)[0], attention(image)[0]) and gates == 20
 
 # %% [markdown]
-# **Predict first.** After some training on built-in images: will the gate on the first skip be open on nuclei, or on the
-# background?
+# **Predict first.** After some training on built-in images: will the gate on the longest skip, from $x^{0,0}$ to the
+# last node of row 0, be open on nuclei, or on the background? (`run_folder()` is where trainings are kept on Colab, and
+# None elsewhere.)
 
 # %% tags=["timing"]
 splits = data.load("synthetic", sizes.size, count=sizes.images, seed=SEED)
-for row in fit(attention, splits, epochs=epochs, seed=SEED, setting=Setting.fast()):
+for row in fit(
+    attention, splits, epochs=epochs, seed=SEED, setting=Setting.fast(), runs=run_folder()
+):
     print(f"epoch {row['epoch']}  validation IoU {row['val_iou']:.3f}")
 
 # %%
@@ -180,9 +189,9 @@ print(f"open on nuclei {alpha[truth].mean():.2f}, on background {alpha[~truth].m
 assert alpha.min() >= 0 and alpha.max() <= 1
 
 # %% [markdown]
-# White passes. In the stored run this gate is about twice as open on nuclei as on the background, on bright nuclei as on
-# dark ones, and in these images it is nowhere shut. But a gate need not look like a mask, and what it closes, the
-# convolution behind it could have weighed down as well. Whether it helps is a question for the table below.
+# White passes. In the stored run this gate is about twice as open on nuclei as on the background. That holds for bright
+# nuclei and for dark ones. In these images it is nowhere quite shut. But a gate need not look like a mask, and what it
+# closes, the convolution behind it could have weighed down as well. Whether it helps is a question for the table below.
 #
 # ## From which scales?
 #
@@ -255,7 +264,8 @@ def trained(wiring, seed, change):
     torch.manual_seed(seed)
     net = change(NestedUNet(widths=sizes.widths, wiring=wiring))
     half = EPOCHS or (sizes.epochs + 1) // 2
-    return [*fit(net, splits, epochs=half, seed=seed, setting=Setting.fast())][-1]["val_iou"]
+    rows = [*fit(net, splits, epochs=half, seed=seed, setting=Setting.fast(), runs=run_folder())]
+    return rows[-1]["val_iou"]
 
 
 # %% tags=["timing"]
@@ -272,10 +282,10 @@ for wiring, values in lost.items():
 
 # %% [markdown]
 # In the stored run UNet++ is behind without them with every seed, by 0.055 on average; the three seeds of U-Net do not
-# agree. The table at the end tells nets apart by a tenth or a quarter of that. It is a demonstration (built-in images, few
-# epochs, a learning rate chosen with norms) and does not say what the norms were worth in that paper. It says that a
-# baseline needs the same block before a difference can be the wiring's. Our table gives every net the same recipe, and
-# all but RefineNet and the U-Net of 2015 norms throughout.
+# agree. Most differences in the table at the end are smaller than a third of that. It is a demonstration (built-in
+# images, few epochs, a learning rate chosen with norms) and does not say what the norms were worth in that paper. It
+# says that a baseline needs the same block before a difference can be the wiring's. Our table gives every net the same
+# recipe, and all but RefineNet and the U-Net of 2015 norms throughout.
 #
 # ## Summed or concatenated?
 #
@@ -295,9 +305,10 @@ print("sum of two convolutions = one convolution of the concatenation:", same)
 assert same
 
 # %% [markdown]
-# It is the same function. So the sum is not what sets RefineNet apart. (It convolves the coarse map before it doubles it,
-# at a quarter of the work; for a 3x3 convolution the order matters, so that part is not the same.) Its residual units,
-# without batch norm, and its chained pooling are.
+# It is the same function. So the sum is not what sets RefineNet apart. (It convolves the coarse map before it doubles
+# it, at a quarter of the work; for a 3x3 convolution the order matters, so that part is not the same.) What does set it
+# apart are its residual units, which have no batch norm, and its chained pooling: maxima of 5x5 pixels, one after the
+# other, each convolved and added to the map.
 #
 # ## Borders made up, or not
 #
@@ -312,7 +323,8 @@ assert parameters(original) == 31_030_658 and out.shape[2:] == (388, 388)
 
 # %% [markdown]
 # It also weighs pixels: most where two nuclei nearly touch, so that the net learns to part them. The formula commonly
-# cited from the paper, with $d_1$ and $d_2$ the distances to the two nearest nuclei:
+# cited from the paper, with $d_1$ and $d_2$ the distances to the two nearest nuclei. $w_c$ gives nuclei and background
+# the same sum, $w_0$ says how much a gap counts, and $\sigma$ how wide it may be:
 #
 # $$w = w_c + w_0\,\exp\left(-\frac{(d_1 + d_2)^2}{2\sigma^2}\right).$$
 
@@ -407,7 +419,7 @@ clear = {
     key: [net for net, (_, p) in found.items() if p < 0.05]
     for key, found in (("pooled", pooled), ("per image", per_image))
 }
-print("clear of UNet++ after correction:", clear)
+print("differ clearly from UNet++ after correction:", clear)
 assert clear == {"pooled": ["unet3+", "original-unet"], "per image": ["original-unet"]}
 work_of_nested = "unet, work of unet++"
 for key in ("iou_pooled", "iou_per_image"):
@@ -427,7 +439,8 @@ results.record(
 # %% [markdown]
 # ## What we found
 #
-# - Each network after UNet++ changes one decision. A gate is three lines, full-scale skips are one function.
+# - Each relative differs from UNet++ in one decision, or in two. A gate is three lines, full-scale skips are one
+#   function.
 # - A sum of convolutions is a convolution of the concatenation. What a network is known for need not be what matters.
 # - Full-scale skips are ahead of UNet++ in one score and not in the other, dense blocks perhaps in both, and no relative is
 #   clearly ahead of a plain U-Net that does the same work as UNet++.

@@ -1,0 +1,150 @@
+"""Every lesson as Colab runs it: an environment with Colab's versions, set up by the lesson's own first cell.
+
+    python tools/colab.py [--only NN ...] [--python PYTHON] [--store]
+
+Without --python an environment is made from tools/colab.txt in build/colab, on this Python and the torch of
+constraints.txt. The set-up cell is not changed: it installs the course from its address, which git is told to find in
+a copy of this checkout's last commit. `google.colab` is an empty package, so the course believes to be there.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+
+from course_lib.errors import UserError
+from course_lib.results import machine, store
+from course_lib.runner import select
+
+ROOT = Path(__file__).resolve().parent.parent
+# Runs in the environment under test, where course_lib is not installed when it starts.
+RUNNER = """
+import json, sys, time
+from nbclient import NotebookClient
+
+nb = nbformat.read(sys.argv[1], as_version=4)
+setup = next(n for n, cell in enumerate(nb.cells) if "setup" in cell.metadata.get("tags", []))
+client = NotebookClient(nb, timeout=1800, kernel_name="python3", resources={"metadata": {"path": "."}})
+seconds, started = [], time.perf_counter()
+client.on_cell_executed = lambda **_: seconds.append(time.perf_counter() - started)
+client.execute()
+first = seconds[sum(cell.cell_type == "code" for cell in nb.cells[:setup])]
+said = "".join(output.get("text", "") for output in nb.cells[setup].outputs)
+print(json.dumps({"setup": first, "seconds": seconds[-1], "said": said.strip()}))
+"""
+PRELUDE = "import google.colab\n"  # a .pth file that each Python of the environment runs when it starts, as Colab does
+VERSIONS = """
+import importlib.metadata as m, json, platform
+names = ("torch", "numpy", "matplotlib", "scikit-image", "ipywidgets", "ipython", "ipykernel")
+print(json.dumps({"python": platform.python_version()} | {name: m.version(name) for name in names}))
+"""
+
+
+def environment(folder: Path) -> Path:
+    """The Python of an environment with Colab's versions, made where it is missing."""
+    python = folder / "bin" / "python"
+    seal = folder / "whole"
+    if not seal.exists() or seal.stat().st_mtime < (ROOT / "tools" / "colab.txt").stat().st_mtime:
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        wanted = ["-c", ROOT / "constraints.txt", "-r", ROOT / "tools" / "colab.txt", "torch"]
+        subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *wanted], check=True)
+        seal.touch()
+    return python
+
+
+def disguise(python: Path) -> None:
+    """Put an empty `google.colab` into the environment of `python`, and take the course out of it."""
+    found = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    site = Path(found.stdout.strip())
+    (site / "google" / "colab").mkdir(parents=True, exist_ok=True)
+    (site / "google" / "colab" / "__init__.py").touch()
+    (site / "as_on_colab.pth").write_text(PRELUDE, encoding="utf-8")
+    remove = [python, "-m", "pip", "uninstall", "-q", "-y", "unetpp-course"]
+    subprocess.run(remove, check=True, stderr=subprocess.DEVNULL)  # it complains where there is nothing to remove
+
+
+def address(course: dict[str, str], copy: Path) -> dict[str, str]:
+    """The environment variables that make git find the address of the course in `copy`, a copy of the last commit."""
+    subprocess.run(["git", "clone", "-q", "--bare", ROOT, copy], check=True)
+    subprocess.run(["git", "-C", copy, "branch", "-q", "-f", course["ref"], "HEAD"], check=False)
+    redirected = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{copy.as_uri()}.insteadOf"}
+    return redirected | {"GIT_CONFIG_VALUE_0": course["repository"]}
+
+
+def run(python: Path, names: list[str], preset: str) -> list[dict]:
+    """Execute lessons one after the other in a folder of nothing else; one row each. The first one installs."""
+    course = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        room = Path(scratch, "content")
+        room.mkdir()
+        env = {key: value for key, value in os.environ.items() if not key.startswith(("COURSE_", "PYTHON", "MPL"))}
+        env |= address(course, Path(scratch, "course.git"))
+        env |= {"COURSE_PRESET": preset, "COURSE_DATA": str(room / "data")}
+        disguise(python)
+        for name in names:
+            started = time.perf_counter()
+            done = subprocess.run(
+                [python, "-c", RUNNER, ROOT / "notebooks" / f"{name}.ipynb"],
+                cwd=room,
+                env=env,
+                capture_output=True,
+                text=True,
+            )
+            row = {"lesson": name, "passed": done.returncode == 0}
+            row |= json.loads(done.stdout.splitlines()[-1]) if row["passed"] else {"said": done.stderr[-4000:]}
+            print(
+                f"{name:24} {'passed' if row['passed'] else 'failed'} {time.perf_counter() - started:4.0f} s",
+                flush=True,
+            )
+            print(row["said"], flush=True)
+            rows.append(row)
+    return rows
+
+
+def write_down(rows: list[dict], versions: dict[str, str], preset: str) -> Path:
+    """data/results/colab.json: seconds of the set-up cell, which installs in the first lesson, and of all cells."""
+    measured = machine() | {name: versions[name] for name in ("python", "torch")} | {"versions": versions}
+    kept = [{"lesson": row["lesson"], **{key: round(row[key], 1) for key in ("setup", "seconds")}} for row in rows]
+    about = f"Every lesson in an environment with Colab's versions, one after the other, preset {preset}, no GPU."
+    return store(
+        "colab", kept, about=about, command=f"python tools/colab.py --preset {preset} --store", measured=measured
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="these lessons, by number or name")
+    parser.add_argument("--preset", default="smoke", help="smoke, laptop or gpu; default: smoke")
+    parser.add_argument("--python", type=Path, help="the Python of an environment that has Colab's versions already")
+    parser.add_argument("--store", action="store_true", help="write data/results/colab.json")
+    args = parser.parse_args(argv)
+    try:
+        names = select(sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb")), args.only)
+    except UserError as mistake:
+        print(mistake, file=sys.stderr)
+        return 2
+    python = args.python or environment(ROOT / "build" / "colab")
+    versions = json.loads(subprocess.run([python, "-c", VERSIONS], check=True, capture_output=True, text=True).stdout)
+    print(", ".join(f"{name} {version}" for name, version in versions.items()))
+    rows = run(python, names, args.preset)
+    passed = all(row["passed"] for row in rows)
+    if args.store and passed:
+        print(write_down(rows, versions, args.preset))
+    return int(not passed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
