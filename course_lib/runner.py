@@ -18,6 +18,7 @@ from course_lib.pages import lesson_page
 from course_lib.report import about, summary, write_pages
 
 LONGEST_CELL = 3600  # seconds: a kernel that stands still fails its lesson, and the others still run
+LOOK_AGAIN = 1.0  # seconds
 
 
 def select(names: Sequence[str], only: Sequence[str] = ()) -> list[str]:
@@ -53,7 +54,9 @@ def execute(
         sockets = {"transport": "ipc", "ip": f"{profile}/kernel"} if os.name == "posix" else {}
         client = NotebookClient(
             nb,
-            km=AsyncKernelManager(kernel_name="python3", kernel_spec_manager=native, **sockets),
+            km=AsyncKernelManager(
+                kernel_name="python3", kernel_spec_manager=native, client_factory=patient_client(), **sockets
+            ),
             timeout=timeout,
             record_timing=False,
             coalesce_streams=True,
@@ -82,6 +85,34 @@ def execute(
             beside.join(timeout=10)  # seconds; it notices within one, and nobody who types Ctrl-C waits for more
             raise
     return memory[-1]
+
+
+def patient_client() -> type:
+    """jupyter_client's AsyncKernelClient, which looks again every second for the answer of the kernel.
+
+    When a widget changes, nbclient sends. That send reads the socket on which asyncio waits, and at times the sign that
+    an answer has come is lost by it: kernel and client stand still, the answer between them.
+    """
+    from queue import Empty
+
+    from jupyter_client.asynchronous import AsyncKernelClient
+
+    class PatientChannel(AsyncKernelClient().shell_channel_class):
+        async def get_msg(self, timeout: float | None = None) -> dict:
+            end = float("inf") if timeout is None else time.monotonic() + timeout
+            while True:
+                try:
+                    return await super().get_msg(min(LOOK_AGAIN, max(0.0, end - time.monotonic())))
+                except Empty:
+                    if time.monotonic() >= end:
+                        raise
+
+    class PatientClient(AsyncKernelClient):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.shell_channel_class = PatientChannel
+
+    return PatientClient
 
 
 def peak_memory(pid: int) -> int | None:

@@ -1,7 +1,9 @@
 """Running the lessons: rows, pages, scores, and what happens when a lesson fails."""
 
+import asyncio
 import json
 import os
+import queue
 import re
 import signal
 import subprocess
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import zmq.asyncio
 
 from course_lib import runner
 from course_lib.errors import UserError
@@ -209,3 +212,31 @@ def test_an_interrupt_stops_the_run_and_its_kernel(tmp_path):
     assert not (tmp_path / "out/01_next.html").exists()
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@pytest.mark.parametrize("timeout", [None, 30])
+def test_an_answer_whose_sign_was_lost_is_found(monkeypatch, timeout):
+    """The socket does not wake asyncio, though a message is there: as if a send had read its sign."""
+    client = runner.patient_client()()
+    channel = client.shell_channel_class(zmq.asyncio.Context.instance().socket(zmq.DEALER), client.session)
+    looks = []
+
+    async def look(self, timeout=None):
+        looks.append(timeout)
+        if len(looks) < 3:
+            raise queue.Empty
+        return {"content": "found"}
+
+    monkeypatch.setattr(type(channel).__mro__[1], "get_msg", look)
+    assert asyncio.run(asyncio.wait_for(channel.get_msg(timeout), 10)) == {"content": "found"}
+    assert len(looks) == 3 and max(looks) <= runner.LOOK_AGAIN
+    channel.socket.close()
+
+
+def test_no_answer_ends_in_time(monkeypatch):
+    client = runner.patient_client()()
+    channel = client.shell_channel_class(zmq.asyncio.Context.instance().socket(zmq.DEALER), client.session)
+    monkeypatch.setattr(runner, "LOOK_AGAIN", 0.01)
+    with pytest.raises(queue.Empty):
+        asyncio.run(asyncio.wait_for(channel.get_msg(0.05), 10))
+    channel.socket.close()

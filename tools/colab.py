@@ -8,6 +8,7 @@ a copy of this checkout's last commit. `google.colab` is an empty package, so th
 """
 
 import argparse
+import inspect
 import json
 import os
 import shutil
@@ -20,23 +21,27 @@ from pathlib import Path
 
 from course_lib.errors import UserError
 from course_lib.results import machine, store
-from course_lib.runner import select
+from course_lib.runner import LOOK_AGAIN, patient_client, select
 
 ROOT = Path(__file__).resolve().parent.parent
 # Runs in the environment under test, where course_lib is not installed when it starts.
-RUNNER = """
+RUNNER = f"""
 import json, sys, time
+import nbformat
+from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
 
+LOOK_AGAIN = {LOOK_AGAIN}
+{inspect.getsource(patient_client)}
 nb = nbformat.read(sys.argv[1], as_version=4)
-setup = next(n for n, cell in enumerate(nb.cells) if "setup" in cell.metadata.get("tags", []))
-client = NotebookClient(nb, timeout=1800, kernel_name="python3", resources={"metadata": {"path": "."}})
+code = [cell for cell in nb.cells if cell.cell_type == "code"]
+km = AsyncKernelManager(kernel_name="python3", client_factory=patient_client())
+client = NotebookClient(nb, km=km, timeout=1800, resources={{"metadata": {{"path": "."}}}})
 seconds, started = [], time.perf_counter()
 client.on_cell_executed = lambda **_: seconds.append(time.perf_counter() - started)
 client.execute()
-first = seconds[sum(cell.cell_type == "code" for cell in nb.cells[:setup])]
-said = "".join(output.get("text", "") for output in nb.cells[setup].outputs)
-print(json.dumps({"setup": first, "seconds": seconds[-1], "said": said.strip()}))
+said = "".join(output.get("text", "") for output in code[0].outputs)
+print(json.dumps({{"setup": seconds[0], "seconds": seconds[-1], "said": said.strip()}}))
 """
 PRELUDE = "import google.colab\n"  # a .pth file that each Python of the environment runs when it starts, as Colab does
 VERSIONS = """
