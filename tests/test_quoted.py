@@ -122,7 +122,7 @@ WORK, WEIGHTS = "unet, work of unet++", "unet, parameters of unet++"
 
 # Lesson, what it says with {} for the number, and the number.
 QUOTED = [
-    ("05", "the second halving brings {:.3f}, because", lambda: depth("large-blurred", "L2", "L1")),
+    ("05", "the second halving brings {:.3f}. We think", lambda: depth("large-blurred", "L2", "L1")),
     ("05", "costs what L4 costs and stays {:.2f} below it", lambda: depth("large-blurred", "L4", "L1 wide")),
     ("05", "{:.3f} for the second halving, nothing after it", lambda: depth("small-sharp", "L2", "L1")),
     ("06", "on both looks, by {:.3f}", lambda: drawn("small-sharp", "unet++")),
@@ -136,8 +136,13 @@ QUOTED = [
     ("08", "Level 1 gives up {:.3f}.", lambda: fmean(level(4)) - fmean(level(1))),
     ("09", "make a step {:.2f} times as fast,", lambda: speed("training step", "times as fast", "last, bf16")),
     ("09", "as fast, {:.1f} times against the fastest round", against_the_fastest_round),
-    ("09", "Inference gains {:.2f} times", lambda: speed("inference", "times as fast", "bf16, norms folded")),
-    ("09", "level 1 alone is {:.0f} times as fast", lambda: speed("pruned inference", "times as fast", "L1")),
+    (
+        "09",
+        "With folded norms inference is {:.2f} times as fast",
+        lambda: speed("inference", "times as fast", "bf16, norms folded"),
+    ),
+    ("09", "with torch.compile in their place {:.2f} times.", lambda: speed("inference", "times as fast", "compile")),
+    ("09", "Level 1 alone is {:.0f} times as fast", lambda: speed("pruned inference", "times as fast", "L1")),
     ("09", "the ratio is {:.2f} for level 3", lambda: over_share(3)),
     ("09", "{:.2f} for level 2", lambda: over_share(2)),
     ("09", "{:.2f} for level 1", lambda: over_share(1)),
@@ -153,17 +158,21 @@ QUOTED = [
     ("09", "and {:.2f} with channels last", lambda: on_gpu("training step", "times as fast", "last, bf16")),
     (
         "09",
-        "brings the step to {:.2f} times plain fp32",
+        "makes the step {:.2f} times as fast as in plain fp32",
         lambda: on_gpu("training step", "times as fast", "fused AdamW"),
     ),
     ("09", "both together take {:.2f} s an epoch", lambda: epoch_on_gpu("fast setting")),
     ("09", "and plain fp32 takes {:.2f}.", lambda: epoch_on_gpu("AdamW")),
     ("09", "{:.2f} ms an image in a batch of 256", lambda: on_gpu("batch size", "ms an image", "batch 256")),
     ("09", "{:.2f} in one of 8.", lambda: on_gpu("batch size", "ms an image", "batch 8")),
-    ("09", "channels last alone makes {:.2f} times", lambda: on_gpu("inference", "times as fast", "channels last")),
-    ("09", "takes some of it back ({:.2f})", lambda: on_gpu("inference", "times as fast", "last, bf16")),
-    ("09", "folded norms make {:.2f} of it", lambda: on_gpu("inference", "times as fast", "bf16, norms folded")),
-    ("09", "torch.compile has the best, {:.2f}.", lambda: on_gpu("inference", "times as fast", "compile")),
+    (
+        "09",
+        "channels last alone is {:.2f} times as fast",
+        lambda: on_gpu("inference", "times as fast", "channels last"),
+    ),
+    ("09", "With half precision it is {:.2f} times", lambda: on_gpu("inference", "times as fast", "last, bf16")),
+    ("09", "with folded norms on top {:.2f}", lambda: on_gpu("inference", "times as fast", "bf16, norms folded")),
+    ("09", "in their place {:.2f}, the best", lambda: on_gpu("inference", "times as fast", "compile")),
     ("09", "16 images one by one takes {:.1f} ms", lambda: on_gpu("feeding", "median ms", "on the CPU")),
     ("09", "as a batch on the device, {:.1f}.", lambda: on_gpu("feeding", "median ms", "on the device")),
     ("09", "higher than the small one, at {:.3f},", lambda: race("popular recipe", "last IoU", "race_gpu")),
@@ -181,6 +190,7 @@ QUOTED = [
     ("10", "U-Net^e with all heads, by {:.3f}.", lambda: wide("unet-e, all heads", "unet")),
     ("10", "**UNet++ against the plain U-Net**: {:+.3f}", lambda: verdict("unet++", "unet").mean),
     ("10", "**UNet++ against the U-Net that does its work**: {:+.3f}", lambda: verdict("unet++", WORK).mean),
+    ("10", "tells another story ({:+.3f}, two cells", lambda: gain("verdict", {"net": WORK}, {"net": "unet"}).mean),
     ("10", "A difference of up to {:.3f} is not excluded", lambda: -verdict("unet++", WORK).low),
     ("10", "UNet++ is {:.3f} ahead of the U-Net with its weights", lambda: verdict("unet++", WEIGHTS).mean),
     ("10", "{:.3f} behind the one that does its work", lambda: -verdict("unet++", WORK).mean),
@@ -213,9 +223,9 @@ DEFINED = ("0.05", "0.001")  # the level of a test, a learning rate
 READ_FROM_TABLES = {
     "05": "Mind the scales",
     "06": "Here UNet++ is clear",
-    "09": "Inference gains",
+    "09": "With folded norms inference",
     "08": "No difference is clear of zero",
-    "10": "Read the `p` column first",
+    "10": "Read the `p` at the end of each line first",
 }
 
 
@@ -229,3 +239,28 @@ def test_no_number_of_such_a_section_is_left_out(number):
     )
     for found in re.findall(r"[+-]?\d\.\d{2,3}", cell):
         assert any(found in sentence for sentence in said) or found in DEFINED, f"{found} is not in QUOTED"
+
+
+def printed(number):
+    """Every decimal number in the stored outputs of a lesson, without its sign."""
+    outputs = [output for cell in lesson(number)["cells"] for output in cell.get("outputs", [])]
+    text = " ".join("".join(output.get("text", "")) for output in outputs)
+    return [float(found) for found in re.findall(r"\d+\.\d+", text)]
+
+
+@pytest.mark.parametrize("number", [path.name[:2] for path in sorted((ROOT / "notebooks").glob("*.ipynb"))])
+def test_numbers_of_the_stored_run_stand_in_its_outputs(number):
+    """What a text says of "the stored run" a cell has printed, to the digits of the text, whatever its sign."""
+    for cell in lesson(number)["cells"]:
+        if cell["cell_type"] != "markdown":
+            continue
+        for paragraph in "".join(cell["source"]).split("\n\n"):
+            if "stored run" not in paragraph:
+                continue
+            named = [number, *re.findall(r"lesson (\d\d)", paragraph)]
+            numbers = [value for other in named for value in printed(other)]
+            for found in re.findall(r"\d+\.\d+", " ".join(paragraph.split())):
+                digits = len(found.partition(".")[2])
+                assert any(abs(round(value, digits) - float(found)) < 1e-9 for value in numbers), (
+                    f"{found}: {paragraph}"
+                )

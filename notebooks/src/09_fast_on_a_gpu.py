@@ -403,7 +403,7 @@ print(results.table(speed_rows("inference"), columns))
 print(results.table(speed_rows("pruned inference"), [*columns, "share of MACs", "time over share"]))
 
 # %% [markdown]
-# With folded norms inference is 3.35 times as fast, with torch.compile in their place 3.54 times. Level 1 alone is 25
+# With folded norms inference is 3.35 times as fast, with torch.compile in their place 3.53 times. Level 1 alone is 25
 # times as fast as the whole net in plain fp32. In one and the same setting time follows work closely: the ratio is 1.03
 # for level 3, 1.08 for level 2 and 1.14 for level 1.
 #

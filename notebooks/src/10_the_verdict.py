@@ -293,10 +293,10 @@ show.display(figure, alt="Differences of mean IoU with 95 % intervals; four leav
 #   correction none is left; the nearest is UNet+ against that U-Net.
 # - **UNet++ against the U-Net that does its work**: -0.001, and the interval lies around zero. Here the wiring shows no
 #   gain over the same work spent on width. A difference of up to 0.008 is not excluded.
-# - **Pooled IoU** tells another story (+0.008, p 0.027, two cells below). Over seeds alone, as in lesson 05, the U-Net
-#   of equal work is clearly ahead of the plain one, and that survives Holm. But it holds for these 113 images only,
-#   because images are not drawn anew. Which score and which luck one counts decides what is clear, so choose both
-#   before you look.
+# - **Pooled IoU** tells another story (+0.008, two cells below). Over seeds alone, as in lesson 05, the U-Net of equal
+#   work is clearly ahead of the plain one, and that survives Holm. But it holds for these 113 images only, because
+#   images are not drawn anew. Which score and which luck one counts decides what is clear, so choose both before you
+#   look.
 #
 # So: is it just more parameters? These data cannot say. UNet++ is 0.005 ahead of the U-Net with its weights and 0.001
 # behind the one that does its work, and both intervals hold zero. No gain is shown that needs the wiring to explain it.
