@@ -8,12 +8,15 @@ import json
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from course_lib import (
     cache,
@@ -34,18 +37,35 @@ from course_lib.export import export_onnx, model_card
 from course_lib.files import write
 from course_lib.grid import SKIPS, NestedUNet
 from course_lib.instances import instance_scores
+from course_lib.pixels import labels_file
 from course_lib.predict import Head, probabilities
 from course_lib.setting import FORMATS, Setting, cpu_has_bf16, torch_device
+from course_lib.tables import COUNTS, NUCLEI, Table
 from course_lib.train import Recipe, Row, evaluate, fit
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0, 1 for a lesson that failed, 2 for a user's mistake."""
+    for stream in (sys.stdout, sys.stderr):  # a file name that the terminal cannot show is no reason to stop
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
         return options.command(options) or 0
     except UserError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # of `... | head`: nobody reads on
+        sys.stdout = None
+        return 0
+    except OSError as problem:
+        reason = problem.strerror or type(problem).__name__
+        print(f"error: {problem.filename} cannot be used ({reason}): check path and permissions", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as problem:
+        if not _out_of_memory(problem):
+            raise
+        print("error: the memory does not suffice: use smaller widths, a smaller size or fewer images", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on where this one was, if it writes checkpoints", file=sys.stderr)
@@ -65,20 +85,35 @@ def doctor(options: argparse.Namespace) -> int:
         print(f"bfloat16      {'in hardware: --precision auto uses it' if cpu_has_bf16() else 'not in hardware'}")
     print(f"preset        {presets.resolve()} (run --preset or COURSE_PRESET changes it)")
     folder = cache.folder()
-    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    nearest = next((path for path in (folder, *folder.parents) if path.exists()), Path.cwd())
     print(f"data cache    {folder} ({shutil.disk_usage(nearest).free / 1e9:.0f} GB free)")
+    wrong = False
     for name, source in data.SOURCES.items():
         local = os.environ.get(source.variable)
-        fetched = (folder / cache.ARCHIVES / f"{name}.zip").is_file()
-        advice = f"not here: python -m course_lib data {name}, or set {source.variable}"
-        print(f"{name:13} {f'from {local}' if local else 'downloaded' if fetched else advice}")
-    missing = [name for name in ("jupyterlab", "nbclient", "nbconvert") if importlib.util.find_spec(name) is None]
+        wrong |= bool(local) and not Path(local).is_file()
+        print(f"{name:13} {_where_is(name, local)}")
+    needed = ("jupyterlab", "ipykernel", "latex2mathml", "nbclient", "nbconvert")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
-        print(f"missing       {', '.join(missing)}: pip install -e '.[notebooks]'")
+        print(f'missing       {", ".join(missing)}: pip install -e ".[notebooks]"')
     if not cuda:
         print("no GPU        every lesson runs without one; on Colab: Runtime, Change runtime type, T4 GPU")
     print("next          python -m course_lib run     (every lesson; the page is build/course/index.html)")
-    return 2 if missing else 0
+    return 2 if missing or wrong else 0
+
+
+def _where_is(name: str, local: str | None) -> str:
+    source, folder = data.SOURCES[name], cache.folder()
+    if local:
+        there = Path(local).is_file()
+        return (
+            f"from {local}" if there else f"{source.variable} names {local}, which is not a file: correct or unset it"
+        )
+    if (folder / cache.ARCHIVES / f"{name}.zip").is_file():
+        return "downloaded"
+    if sizes := sorted(path.name.split("-")[-2] for path in folder.glob(f"{name}-{source.sha256[:16]}-*.npz")):
+        return f"prepared, without its archive: {', '.join(sizes)}"
+    return f"not here: python -m course_lib data {name}, or set {source.variable}"
 
 
 def fetch(options: argparse.Namespace) -> None:
@@ -105,7 +140,13 @@ def masks(options: argparse.Namespace) -> int:
 
 def show_progress(options: argparse.Namespace) -> None:
     """One table of many learners' files, which checks write where COURSE_PROGRESS names one."""
-    print(results.table(progress.overview(options.files)))
+    # The shells of Windows hand "*.jsonl" over as it is.
+    files = []
+    for path in map(Path, options.files):
+        files += sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
+    if not files:
+        raise UserError(f"no file is called {' or '.join(options.files)}: check the path")
+    print(results.table(progress.overview(files)))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -158,8 +199,8 @@ def train(options: argparse.Namespace) -> None:
 
 def score(options: argparse.Namespace) -> None:
     """Score a model on one part of a data set, or on all of it: JSON on stdout."""
-    net, facts = checkpoint.load_model(options.model)
-    splits = data.load(options.data, facts.get("size", 96), tiles=facts.get("tiles", False))
+    net, facts = _nuclei_model(options.model)
+    splits = data.load(options.data, facts["size"], tiles=facts["tiles"])
     part = data.join(splits) if options.split == "all" else getattr(splits, options.split)
     metrics = evaluate(net, part, head=options.head, setting=_setting(options))
     if options.instances:
@@ -171,14 +212,18 @@ def score(options: argparse.Namespace) -> None:
 
 def predict_files(options: argparse.Namespace) -> None:
     """Write a probability map and a mask for every image; with --instances also nuclei, outlines and two tables."""
-    net, facts = checkpoint.load_model(options.model)
+    net, facts = _nuclei_model(options.model)
     paths = [Path(path) for path in options.images]
-    twice = {path.stem for path in paths if [other.stem for other in paths].count(path.stem) > 1}
-    if twice:
-        raise UserError(f"two images are called {twice.pop()!r} and would overwrite each other: predict them apart")
+    stems = Counter(path.stem.casefold() for path in paths)  # some systems take A.png and a.png for one
+    if twice := [path.stem for path in paths if stems[path.stem.casefold()] > 1]:
+        raise UserError(f"two images are called {twice[0]!r} and would overwrite each other: predict them apart")
     out, setting = Path(options.out), _setting(options)
-    size = None if options.native or facts.get("tiles") else facts.get("size", 96)
-    counts, nuclei = [], []
+    if inside := [path for path in paths if path.parent.resolve() == out.resolve()]:
+        raise UserError(
+            f"{inside[0]} lies in {out}, where results could overwrite images: choose another folder for --out"
+        )
+    size = None if options.native or facts["tiles"] else facts["size"]
+    tables = [Table(out / "counts.csv", COUNTS, paths), Table(out / "nuclei.csv", NUCLEI, paths)]
     for path in paths:
         found = apply_to(path, net, size=size, head=options.head, setting=setting, progress=True)
         probability = torch.from_numpy(found.probability)
@@ -187,12 +232,12 @@ def predict_files(options: argparse.Namespace) -> None:
         if options.instances:
             labels = nuclei_of(found, scale=options.scale)
             rows = [{"file": path.name} | row for row in objects(labels)]
-            counts.append({"file": path.name, "nuclei": len(rows), "area": sum(row["area"] for row in rows)})
-            nuclei += rows
-            write(out / f"{path.stem}_instances.png", _as_png(labels.astype(np.uint16)))
+            count = {"file": path.name, "nuclei": len(rows), "area": sum(row["area"] for row in rows)}
+            ending, content = labels_file(labels)
+            write(out / f"{path.stem}_instances{ending}", content)
             write(out / f"{path.stem}_outlines.png", _as_png(outlined(found.image, labels)))
-            write(out / "counts.csv", _as_csv(counts))  # after every image: an interruption loses none
-            write(out / "nuclei.csv", _as_csv(nuclei, ["file", "number", "area", "row", "column"]))
+            for table, new in zip(tables, ([count], rows), strict=True):
+                table.add(new)  # after every image: an interruption loses none
         print(out / f"{path.stem}_mask.png", flush=True)
 
 
@@ -202,7 +247,10 @@ def export(options: argparse.Namespace) -> None:
     if Path(options.out).suffix != ".onnx":
         raise UserError(f"{options.out} does not end in .onnx: choose a name that does")
     scores = Path(options.model).with_name("metrics.json")
-    metrics = json.loads(scores.read_text(encoding="utf-8")) if scores.is_file() else {}
+    try:
+        metrics = json.loads(scores.read_text(encoding="utf-8")) if scores.is_file() else {}
+    except ValueError as problem:
+        raise UserError(f"{scores} is damaged: delete it, or train again") from problem
     path = export_onnx(net, options.out, head=options.head, facts=facts)
     card = path.with_suffix(".md")
     write(card, model_card(net, facts, metrics, head=options.head))
@@ -218,6 +266,22 @@ def _setting(options: argparse.Namespace) -> Setting:
     if options.precision == "auto":
         return Setting.fast(options.device)
     return Setting(options.device, options.precision, channels_last=torch_device(options.device).type == "cuda")
+
+
+def _nuclei_model(path: str) -> tuple[nn.Module, dict[str, Any]]:
+    """A model of one class, and its facts, with what is missing filled in."""
+    net, facts = checkpoint.load_model(path)
+    facts = {"size": 96, "tiles": False} | facts
+    if net.config["classes"] != 1:
+        raise UserError(f"{path} tells {net.config['classes']} classes apart, and this command nuclei from background")
+    if not (isinstance(facts["size"], int) and isinstance(facts["tiles"], bool)):
+        raise UserError(f"{path} does not say at which size it was trained: train again")
+    return net, facts
+
+
+def _out_of_memory(problem: BaseException) -> bool:
+    """torch's allocator on a CPU raises a plain RuntimeError."""
+    return isinstance(problem, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(problem)
 
 
 def _as_csv(rows: Sequence[Row], columns: Sequence[str] = ()) -> str:
@@ -241,8 +305,20 @@ def _head(text: str) -> Head:
 
 
 def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
+    return int(text)
+
+
+def _side(text: str) -> int:
+    if not text.isdecimal() or not 16 <= int(text) <= 4096:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels from 16 to 4096")
     return int(text)
 
 
@@ -274,8 +350,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("draw", draw)
     sub.add_argument("folder")
     sub.add_argument("--count", type=_positive, default=30)
-    sub.add_argument("--size", type=_positive, default=256, help="side of the images, in pixels")
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--size", type=_side, default=256, help="side of the images, in pixels")
+    sub.add_argument("--seed", type=_seed, default=0)
 
     sub = add("masks", masks)
     sub.add_argument("folder", help="holds images/ and masks/")
@@ -300,7 +376,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--epochs", type=_positive, default=20)
     sub.add_argument("--batch-size", type=_positive, default=Recipe.batch_size, help="over all processes together")
     sub.add_argument("--lr", type=_above_zero, default=Recipe.lr, help="highest learning rate")
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seed", type=_seed, default=0)
     sub.add_argument("--out", required=True, metavar="DIR")
     _add_setting(sub)
 

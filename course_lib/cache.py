@@ -7,7 +7,6 @@ import errno
 import io
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,10 +15,10 @@ from uuid import uuid4
 import numpy as np
 from filelock import FileLock, Timeout
 
+from course_lib import files
 from course_lib.errors import UserError
 
 ARCHIVES = "course-archives"  # subfolder for what is downloaded
-DAY = 24 * 60 * 60  # seconds
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
@@ -39,12 +38,12 @@ def folder() -> Path:
 def alone(path: Path) -> Iterator[None]:
     """One process at a time makes `path`; the others say that they wait. A process that is killed lets go at once.
 
-    On a disk that knows no locks all go on at once.
+    On a disk that knows no locks, or beside the lock of a user whom this one may not follow, all go on at once.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    lock = FileLock(path.with_name(f".{path.name}.lock"), mode=0o666)  # one room, one cache, many users
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -55,7 +54,8 @@ def alone(path: Path) -> Iterator[None]:
     except NotImplementedError:
         pass
     except OSError as error:
-        if error.errno not in NO_LOCKS:
+        writable = path.parent.is_dir() and os.access(path.parent, os.W_OK)
+        if error.errno not in NO_LOCKS and not writable:
             raise _refused(path, error) from error
     try:
         yield
@@ -96,10 +96,8 @@ def write(path: Path, **arrays: np.ndarray | list[str]) -> None:
 
 def sweep(folder: Path) -> None:
     """Removes what killed runs left behind, once it is too old to belong to a running one."""
-    for leftover in (*folder.glob("*.npz.*.partial"), *folder.glob(f"{ARCHIVES}/tmp*")):
-        with suppress(OSError):
-            if time.time() - leftover.stat().st_mtime > DAY:
-                leftover.unlink()
+    for pattern in ("*.npz.*.partial", f"{ARCHIVES}/tmp*"):
+        files.sweep(folder, pattern)
 
 
 def _refused(path: Path, error: OSError) -> UserError:

@@ -7,9 +7,11 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +25,7 @@ from course_lib.archive import open_archive, read_entry, sha256_of
 from course_lib.errors import UserError
 from course_lib.synthetic import draw_nuclei
 
+LARGE = 4 * 2**20  # pixels; a pixel takes about 32 bytes while it is prepared
 TILE = "@"  # between the id of an image and the place of a tile in it
 PREPARATION = 1  # goes up when prepared pixels would change: older cache files are then not used any more
 
@@ -239,9 +242,15 @@ def prepare(
     progress: bool = True,
 ) -> Prepared:
     """Reads, labels and resizes all samples, or cuts them into tiles. Threads share the work (decoding releases the
-    interpreter's lock); results come back in the order of the samples, and few full-size images are held at a time."""
+    interpreter's lock); results come back in the order of the samples. A few full-size images are held at a time, of
+    those above LARGE pixels one."""
+    alone = Lock()
 
     def work(sample: Sample) -> list[tuple[np.ndarray, np.ndarray, str]]:
+        with alone if pixels.extent(read(sample.image)) > LARGE else nullcontext():
+            return pieces_of(sample)
+
+    def pieces_of(sample: Sample) -> list[tuple[np.ndarray, np.ndarray, str]]:
         image, labels = _read_sample(sample, read, where)
         if tiles:
             return [(*piece, f"{sample.id}{TILE}{place}") for place, piece in pixels.cut(image, labels, size).items()]

@@ -7,10 +7,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd import Function
 
+ANNOUNCED = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
 
 def start() -> None:
-    """Join the process group that torchrun announced; does nothing in an ordinary process."""
-    if "WORLD_SIZE" not in os.environ or dist.is_initialized():
+    """Join the process group that torchrun announced; does nothing in an ordinary process.
+
+    A WORLD_SIZE alone, as schedulers of clusters set it, announces none.
+    """
+    if not all(name in os.environ for name in ANNOUNCED) or dist.is_initialized():
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

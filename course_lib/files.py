@@ -1,27 +1,59 @@
 """Files that are whole or absent."""
 
+import glob
 import os
-from contextlib import suppress
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 from course_lib.errors import UserError
+
+DAY = 24 * 60 * 60  # seconds
+
+
+@contextmanager
+def whole_folder(folder: str | Path) -> Iterator[Path]:
+    """A new folder to fill, which takes the name `folder` when all of it is written, and vanishes when it is not.
+
+    Raises:
+        UserError: `folder` is there already and not empty, or it cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already and not empty: choose another folder")
+    scratch = folder.with_name(f".{folder.name}.{uuid4().hex}.partial")
+    try:
+        scratch.mkdir(parents=True)
+        yield scratch
+        if folder.exists():
+            folder.rmdir()
+        scratch.replace(folder)
+    except OSError as problem:
+        raise UserError(f"{folder} cannot be written ({problem.strerror}): free some space") from problem
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write(path: str | Path, content: str | bytes) -> None:
     """Write a file in one move: a kill at any moment leaves the old file or the new one, never half of one.
 
-    The folder is made where it is missing. What a killed writer left behind (.NAME.partial) is overwritten by
-    the next one.
+    The folder is made where it is missing. Several processes may write the same file: the last one stays. What a killed
+    writer left behind (.NAME.*.partial) is removed once it is a day old.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    scratch = path.with_name(f".{path.name}.partial")
+    content = content.encode(errors="surrogateescape") if isinstance(content, str) else content
+    scratch = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with scratch.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+        sweep(path.parent, f".{glob.escape(path.name)}.*.partial")
+        with scratch.open("xb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(path)
@@ -30,3 +62,11 @@ def write(path: str | Path, content: str | bytes) -> None:
             scratch.unlink(missing_ok=True)  # on a full disk, half a file is in the way
         reason = problem.strerror or str(problem)
         raise UserError(f"{path} cannot be written ({reason}): free some space or choose another folder") from problem
+
+
+def sweep(folder: Path, pattern: str) -> None:
+    """Remove what killed writers left behind, once it is too old to belong to a running one."""
+    for leftover in folder.glob(pattern):
+        with suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > DAY:
+                leftover.unlink()

@@ -4,7 +4,6 @@
 a copy without what it cannot mend. Both see a pair through `_read`, so the copy holds what the report says.
 """
 
-import io
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from skimage.measure import label
 
 from course_lib import data, pixels
 from course_lib.errors import UserError
-from course_lib.files import write
+from course_lib.files import whole_folder
 from course_lib.results import table
 
 SUMMARY, INVERTED, EMPTY, CLASSES = "summary", "inverted mask", "empty mask", "numbers in pieces"
@@ -95,7 +94,7 @@ def examine(folder: str | Path, size: int = 96) -> list[Finding]:
 
 
 def mend(folder: str | Path, out: str | Path, size: int = 96) -> list[Finding]:
-    """Writes a clean copy, images/ID.png (uint8 RGB) and masks/ID.png (uint16 instance numbers), and says what it did.
+    """Writes a clean copy, images/ID.png (uint8 RGB) and masks/ID.png (instance numbers), and says what it did.
 
     The folder itself stays as it is. What needs a person is left out; of twins the first by name is kept, again and
     again, because leaving one out deals the others anew. `examine(out, size)` then finds nothing to mend. Each detail
@@ -106,8 +105,6 @@ def mend(folder: str | Path, out: str | Path, size: int = 96) -> list[Finding]:
     folder, out = Path(folder), Path(out)
     if out.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{out} is inside {folder}, which stays as it is: choose a folder beside it")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out} is there already and is not an empty folder: choose a new one")
     scans, alone, _ = _diagnose(folder, size)
     kept = [scan for scan in scans if scan.usable]
     while twins := _twins(kept):
@@ -115,12 +112,14 @@ def mend(folder: str | Path, out: str | Path, size: int = 96) -> list[Finding]:
             scan.findings.append(finding)
             scan.usable = False
         kept = [scan for scan in kept if scan.usable]
-    for scan in kept:
-        image, labels, *_ = _read(folder, scan.image, scan.mask)
-        for kind, array in (("images", image), ("masks", labels.astype(np.uint16))):
-            png = io.BytesIO()
-            Image.fromarray(array).save(png, "PNG")
-            write(out / kind / f"{scan.id}.png", png.getvalue())
+    with whole_folder(out) as scratch:
+        for kind in ("images", "masks"):
+            (scratch / kind).mkdir()
+        for scan in kept:
+            image, labels, *_ = _read(folder, scan.image, scan.mask)
+            Image.fromarray(image).save(scratch / f"images/{scan.id}.png")
+            ending, content = pixels.labels_file(labels)
+            (scratch / f"masks/{scan.id}{ending}").write_bytes(content)
     done = [("left out", finding) for finding in alone]
     for scan in scans:
         for finding in scan.findings:

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
 
-from course_lib.errors import UserError
+from course_lib.files import whole_folder
 
 SPACING = 28  # pixels between the middles of two cells
 THICKNESS = 2.6  # pixels of a membrane, before blurring
@@ -33,18 +33,14 @@ def write_folder(folder: str | Path, *, count: int = 30, size: int = 256, seed: 
     Raises:
         UserError: the folder is there and not empty, or cannot be written.
     """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there already and not empty: choose another folder")
-    images, labels = draw_membranes(count, size, seed=seed)
-    try:
-        for kind, pictures in (("images", images), ("masks", labels.astype(np.uint16))):
-            (folder / kind).mkdir(parents=True)
-            for n, picture in enumerate(pictures):
-                Image.fromarray(picture).save(folder / kind / f"tissue{n:03d}.png")
-    except OSError as problem:
-        raise UserError(f"{folder} cannot be written ({problem.strerror}): free some space") from problem
-    return folder
+    with whole_folder(folder) as scratch:
+        for kind in ("images", "masks"):
+            (scratch / kind).mkdir()
+        for n in range(count):  # one at a time in memory
+            image, labels = _draw(size, np.random.default_rng([seed, n]))
+            Image.fromarray(image).save(scratch / f"images/tissue{n:03d}.png")
+            Image.fromarray(labels.astype(np.uint16)).save(scratch / f"masks/tissue{n:03d}.png")
+    return Path(folder)
 
 
 def _draw(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

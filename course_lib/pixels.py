@@ -8,6 +8,7 @@ import io
 from itertools import product
 
 import numpy as np
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
@@ -47,6 +48,8 @@ def _as_bytes(pixels: np.ndarray, where: str) -> np.ndarray:
     """Any numbers -> uint8, the lowest of them 0 and the highest 255; uint8 as it is."""
     if pixels.dtype == np.uint8:
         return pixels
+    if pixels.dtype.kind not in "buif":
+        raise UserError(f"{where} holds values of type {pixels.dtype}: save it with 8 or 16 bits")
     low, high = float(pixels.min()), float(pixels.max())
     if not np.isfinite(high - low):
         raise UserError(f"{where} holds values that are not finite numbers: export the image again")
@@ -69,9 +72,9 @@ def read_mask(data: bytes, where: str) -> np.ndarray:
         pixels = pixels > 127
     if pixels.dtype.kind in "bu":
         return pixels
-    pixels = np.nan_to_num(pixels, nan=-1, posinf=-1, neginf=-1)
-    mask = pixels.astype(np.int64)
-    if (mask != pixels).any() or mask.min() < 0:
+    whole = pixels.dtype.kind in "if" and bool(((pixels >= 0) & (pixels < 2**31)).all())  # also False for nan
+    mask = pixels.astype(np.int64) if whole else None
+    if mask is None or (mask != pixels).any():
         raise UserError(f"{where} is a mask with fractions or negative values: save 0 and 255, or instance numbers")
     return mask
 
@@ -129,6 +132,23 @@ def resize_labels(labels: np.ndarray, size: int) -> np.ndarray:
     return (consecutive.reshape(owner.shape) + first).astype(np.int32)
 
 
+def labels_file(labels: np.ndarray) -> tuple[str, bytes]:
+    """Instance labels (H, W) as a file, ending and bytes: a 16-bit png, or a 32-bit tif for more than it can number."""
+    file, deep = io.BytesIO(), labels.max(initial=0) >= 2**16
+    Image.fromarray(labels.astype(np.int32 if deep else np.uint16)).save(file, "tiff" if deep else "png")
+    return ".tif" if deep else ".png", file.getvalue()
+
+
+def extent(data: bytes) -> int:
+    """How many pixels a file announces; 0 where that cannot be told (`read_image` then says why)."""
+    try:
+        kind = next(kind for start, kind in KINDS if data.startswith(start))
+        with kind(io.BytesIO(data)) as image:
+            return image.width * image.height
+    except Exception:  # decoders raise a dozen kinds on damaged files
+        return 0
+
+
 def cut(image: np.ndarray, labels: np.ndarray, size: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Tiles of `size` x `size` that cover image (H, W, C) and labels (H, W): "row,column" of their corner -> the two.
 
@@ -142,7 +162,7 @@ def cut(image: np.ndarray, labels: np.ndarray, size: int) -> dict[str, tuple[np.
         place = np.s_[y : y + size, x : x + size]
         kinds, numbers = np.unique(labels[place], return_inverse=True)
         numbers = numbers.reshape(size, size) + int(kinds[0] > 0)  # without background counting still starts at 1
-        found[f"{y},{x}"] = image[place], numbers.astype(np.int32)
+        found[f"{y},{x}"] = image[place].copy(), numbers.astype(np.int32)  # a view would keep the whole image
     return found
 
 
@@ -174,13 +194,17 @@ def _decode(data: bytes, where: str, *, as_colour: bool) -> np.ndarray:
         with kind(io.BytesIO(data)) as image:  # Image.open would warn of large images, whose extent is checked here
             _check_extent(where, *image.size, pages=image.n_frames if image.format == "TIFF" else 1)
             deep = image.mode.startswith(("I", "F"))
-            bits, two_channels = 16 if ";16" in str(image.tile) else 8, False
+            bits, form, two_channels = 16 if ";16" in str(image.tile) else 8, 1, False
             if image.format == "TIFF":
                 bits = np.max(image.tag_v2.get(258, 1))  # BitsPerSample
+                form = np.max(image.tag_v2.get(339, 1))  # SampleFormat: 1 unsigned, 2 signed, 3 float
+                if bits > 8 and image.tag_v2.get(262) == 0:  # PhotometricInterpretation; Pillow mends 8 bits itself
+                    raise UserError(f"{where} stores white as 0: save it with black as 0")
+                deep &= form != 1 or bits <= 16  # Pillow would take the upper half of 32 bits for negative numbers
                 samples, alpha = image.tag_v2.get(277, 1), image.tag_v2.get(338, (0,))[0]  # alpha: of ExtraSamples
                 two_channels = samples == 2 and not alpha
             # Of 16-bit colour Pillow would keep 8 bits or less, and of two channels the first.
-            if deep or (bits <= 8 and not two_channels):
+            if deep or (bits <= 8 and form != 2 and not two_channels):
                 return np.array(image.convert("RGB") if as_colour and not deep else image)  # writable
     except UserError:
         raise

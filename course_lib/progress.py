@@ -45,9 +45,11 @@ def overview(files: Sequence[str | Path]) -> list[Row]:
     most" the sentence that most learners met.
 
     Raises:
-        UserError: a file that is not there, or holds something else.
+        UserError: a file that is not there, or holds something else; no answer in any of them.
     """
     learners = [read(file) for file in files]
+    if not any(learners):
+        raise UserError(f"{', '.join(map(str, files))} hold(s) no answer yet: run a check first")
     places: dict[str, list[int]] = {}
     for lines in learners:
         for place, exercise in enumerate(dict.fromkeys(line["exercise"] for line in lines)):

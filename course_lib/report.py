@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from course_lib import presets
+from course_lib.files import write
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -95,6 +96,6 @@ def write_pages(out: Path, facts: dict[str, str], rows: list[dict]) -> None:
             lessons.append(f"<dl>\n{pairs(_shown(row['scores']))}\n</dl>")
     passed, seconds = sum(row["status"] == "passed" for row in rows), sum(row["seconds"] for row in rows)
     page = PAGE.format(about=pairs(facts), lessons="\n".join(lessons), passed=passed, total=len(rows), seconds=seconds)
-    (out / "index.html").write_text(page, encoding="utf-8")
+    write(out / "index.html", page)
     data = json.dumps({**facts, "lessons": rows}, indent=1)
-    (out / "summary.json").write_text(f"{data}\n", encoding="utf-8")
+    write(out / "summary.json", f"{data}\n")

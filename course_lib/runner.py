@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Thread
 
 from course_lib.errors import UserError
+from course_lib.files import write
 from course_lib.pages import lesson_page
 from course_lib.report import about, summary, write_pages
 
@@ -51,7 +52,8 @@ def execute(
         env = env | {"IPYTHONDIR": profile, "PYTHONPATH": os.pathsep.join(filter(None, here))}
         native = KernelSpecManager(kernel_dirs=[])  # without folders to search, python3 is sys.executable
         # Unix sockets where there are some: a TCP port that was free can be taken when the kernel comes to it.
-        sockets = {"transport": "ipc", "ip": f"{profile}/kernel"} if os.name == "posix" else {}
+        short = len(f"{profile}/kernel-5") < 100  # bytes; the system allows 104 or 108
+        sockets = {"transport": "ipc", "ip": f"{profile}/kernel"} if os.name == "posix" and short else {}
         client = NotebookClient(
             nb,
             km=AsyncKernelManager(
@@ -148,11 +150,15 @@ def run_lessons(
     if not names:
         raise UserError(f"{notebooks} holds no lessons NN_title.ipynb: run this in a checkout of the course")
     names, facts = select(names, only), about(preset)
-    books = {name: nbformat.read(Path(notebooks) / f"{name}.ipynb", as_version=4) for name in names}
+    try:
+        books = {name: nbformat.read(Path(notebooks) / f"{name}.ipynb", as_version=4) for name in names}
+    except ValueError as problem:  # nbformat says NotJSONError, a kind of it
+        raise UserError(f"a lesson in {notebooks} is no notebook ({problem}): check it out again") from None
     results = Path(out).resolve() / "results"
     try:
         results.mkdir(parents=True, exist_ok=True)
-        env = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}  # figures stay inline
+        # Figures stay inline, and no kept training stands in for one that is measured.
+        env = {key: value for key, value in os.environ.items() if key not in ("MPLBACKEND", "COURSE_RUNS")}
         env |= {"COURSE_PRESET": facts["preset"], "COURSE_RESULTS_DIR": str(results)}
         rows: list[dict] = []
         cells, done = sum(len(nb.cells) for nb in books.values()), 0
@@ -162,7 +168,7 @@ def run_lessons(
                 bar.set_description(name)
                 rows.append(_run(name, nb, notebooks, results, env | {"COURSE_LESSON": name}, bar.update))
                 page = lesson_page(nb, name, before=before, after=after)
-                (results.parent / f"{name}.html").write_text(page, encoding="utf-8")
+                write(results.parent / f"{name}.html", page)
                 done += len(nb.cells)
                 bar.update(done - bar.n)
                 write_pages(results.parent, facts, rows)  # after every lesson: Ctrl-C leaves a page too

@@ -91,7 +91,7 @@ def fit(
 
     run = _describe(net, splits, epochs, seed, recipe, setting)
     if runs is not None and checkpoint is None:
-        checkpoint = Path(runs) / f"{_name_of(run, net, splits.train)}.pt"
+        checkpoint = Path(runs) / f"{_name_of(run, net, splits.train, recipe)}.pt"
     distributed.share(setting.place(net))
     model = setting.compiled(net)
     loss_of = deep_supervision(recipe.loss)
@@ -129,6 +129,11 @@ def fit(
             found = validate(model, val, setting)
         except torch.OutOfMemoryError as problem:
             raise UserError(f"the GPU's memory is full: use a batch_size below {batch_size}") from problem
+        except ValueError as problem:
+            if "more than 1 value per channel" not in str(problem):
+                raise
+            text = f"batch norm needs more than one value, and a batch of {batch_size} leaves one in the lowest row"
+            raise UserError(f"{text}: use a larger batch_size, larger images or fewer widths") from problem
         row = {"epoch": epoch, "loss": _mean_if_finite(losses, epoch, recipe.lr)}
         row |= {"val_iou": iou(found).item(), "val_dice": dice(found).item(), "lr": lr}
         rows.append(row | {"seconds": time.perf_counter() - started})
@@ -209,10 +214,13 @@ def _describe(
     net: nn.Module, splits: Splits, epochs: int, seed: int, recipe: Recipe, setting: Setting
 ) -> dict[str, Any]:
     """What two runs must share for one to go on where the other stopped, as plain values."""
-    data = hashlib.sha256("\n".join(splits.train.ids).encode()).hexdigest()[:12]
+    seen = hashlib.sha256("\n".join(splits.train.ids).encode(errors="surrogateescape"))
+    for part in splits[:2]:  # masks that were corrected under their old names make another run
+        seen.update(part.images.cpu().numpy().tobytes())
+        seen.update(part.masks.cpu().numpy().tobytes())
     return {
         "net": str(getattr(net, "config", type(net).__name__)),
-        "data": f"{tuple(splits.train.images.shape)} {data}",
+        "data": f"{tuple(splits.train.images.shape)} {seen.hexdigest()[:12]}",
         "epochs": epochs,
         "seed": seed,
         **asdict(recipe),
@@ -221,18 +229,20 @@ def _describe(
     }
 
 
-def _name_of(run: dict[str, Any], net: nn.Module, train: Split) -> str:
-    """A name for a training, another where the run, the images, the first weights or the code of the net are others.
+def _name_of(run: dict[str, Any], net: nn.Module, train: Split, recipe: Recipe) -> str:
+    """A name for a training, another where the run, the first weights, or the code of net, loss or loop are others.
 
-    The code shows in the logits of two images. Sums are rounded: two processors differ in their last digits.
+    The code of net and loss shows in what they say of two images. Sums are rounded: two processors differ in their last
+    digits.
     """
-    pixels = hashlib.sha256(train.images.cpu().numpy().tobytes() + train.masks.cpu().numpy().tobytes()).hexdigest()
-    facts = [run, pixels, *(f"{name} {value.double().sum().item():.3f}" for name, value in net.state_dict().items())]
+    loop = [Path(module).read_text(encoding="utf-8") for module in (__file__, augment.__file__)]
+    facts = [run, loop, *(f"{name} {value.double().sum().item():.3f}" for name, value in net.state_dict().items())]
     images = as_input(train.images[:2])
     with torch.no_grad():
         outputs = net.eval()(images.to(next(net.parameters()).device))
+    masks = train.masks[:2].float().to(images.device)
     for logits in [outputs] if isinstance(outputs, Tensor) else outputs:
-        facts.append(f"{logits.double().mean().item():.3f} {logits.double().std().item():.3f}")
+        facts += [f"{number.item():.3f}" for number in (logits.mean(), logits.std(), recipe.loss(logits.cpu(), masks))]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 

@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -74,10 +75,22 @@ def test_a_kill_while_writing_leaves_the_old_file_and_the_next_writer_recovers(t
     package = Path(files.__file__).parent.parent
     assert subprocess.run([sys.executable, "-c", child, str(path)], cwd=package).returncode == 9
     assert path.read_bytes() == b"old"
-    assert (tmp_path / ".model.pt.partial").exists()
+    (left,) = tmp_path.glob(".model.pt.*.partial")
     write(path, b"new")
     assert path.read_bytes() == b"new"
+    assert left.exists()  # it might belong to a running writer
+    os.utime(left, (0, 0))
+    write(path, b"newer")
+    assert path.read_bytes() == b"newer"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_many_writers_of_one_file_do_not_refuse_each_other(tmp_path):
+    contents = [bytes([n]) * 50_000 for n in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda content: [write(tmp_path / "model.pt", content) for _ in range(20)], contents))
+    assert (tmp_path / "model.pt").read_bytes() in contents
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_bytes_reach_the_disk_before_the_file_appears(tmp_path, monkeypatch):

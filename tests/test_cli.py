@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,13 +18,14 @@ from PIL import Image
 
 from course_lib.__main__ import main
 from course_lib.apply import apply_to
-from course_lib.checkpoint import load_model, same_weights
+from course_lib.checkpoint import load_model, same_weights, save_model
 from course_lib.data import load
 from course_lib.grid import NestedUNet
 from course_lib.membranes import write_folder
 from course_lib.setting import Setting
 from course_lib.train import fit
 
+ROOT = Path(__file__).resolve().parent.parent
 TRAIN = ["train", "--size", "32", "--widths", "4", "6", "--precision", "fp32", "--device", "cpu"]
 
 
@@ -100,8 +102,8 @@ def test_a_larger_file_does_not_hold_more_nuclei(trained, folder, tmp_path, monk
     for side in (32, 320):
         Image.new("L", (side, side)).save(tmp_path / f"{side}.png")
         call = ["predict", "--model", str(trained / "model.pt"), str(tmp_path / f"{side}.png"), "--instances"]
-        assert main([*call, "--out", str(tmp_path)]) == 0
-        assert np.asarray(Image.open(tmp_path / f"{side}_instances.png")).max() == 1
+        assert main([*call, "--out", str(tmp_path / "found")]) == 0
+        assert np.asarray(Image.open(tmp_path / f"found/{side}_instances.png")).max() == 1
 
 
 def test_the_tables_say_what_the_pictures_show(trained, folder, tmp_path):
@@ -129,10 +131,84 @@ def test_the_tables_say_what_the_pictures_show(trained, folder, tmp_path):
 
 def test_an_image_without_nuclei_gets_a_table_without_rows(trained, tmp_path):
     Image.new("L", (40, 40)).save(tmp_path / "dark.png")
-    call = ["predict", "--model", str(trained / "model.pt"), str(tmp_path / "dark.png"), "--out", str(tmp_path)]
+    call = [
+        "predict",
+        "--model",
+        str(trained / "model.pt"),
+        str(tmp_path / "dark.png"),
+        "--out",
+        str(tmp_path / "found"),
+    ]
     assert main([*call, "--instances"]) == 0
-    assert (tmp_path / "nuclei.csv").read_text() == "file,number,area,row,column\n"
-    assert (tmp_path / "counts.csv").read_text() == "file,nuclei,area\ndark.png,0,0\n"
+    assert (tmp_path / "found/nuclei.csv").read_text() == "file,number,area,row,column\n"
+    assert (tmp_path / "found/counts.csv").read_text() == "file,nuclei,area\ndark.png,0,0\n"
+
+
+def test_tables_keep_what_earlier_calls_found(trained, folder, tmp_path):
+    call = ["predict", "--model", str(trained / "model.pt"), "--out", str(tmp_path), "--instances"]
+    assert main([*call, *(str(folder / f"images/cell{n}.png") for n in (3, 4))]) == 0
+    both = (tmp_path / "nuclei.csv").read_text()
+    with (tmp_path / "nuclei.csv").open("a") as file:
+        file.write("cell5.png,1,7")  # a call that was killed while it wrote
+    assert main([*call, str(folder / "images/cell4.png")]) == 0  # once more
+    assert (tmp_path / "nuclei.csv").read_text() == both
+    assert main([*call, str(folder / "images/cell2.png")]) == 0
+    rows = (tmp_path / "counts.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["file", "cell3.png", "cell4.png", "cell2.png"]
+    assert (tmp_path / "nuclei.csv").read_text().startswith(both)
+
+
+def test_a_foreign_table_is_not_overwritten(trained, folder, tmp_path, capsys):
+    (tmp_path / "counts.csv").write_text("name,age\nAda,36\n")
+    image = str(folder / "images/cell3.png")
+    assert main(["predict", "--model", str(trained / "model.pt"), image, "--out", str(tmp_path), "--instances"]) == 2
+    assert "counts.csv has other columns than file, nuclei, area: move it away" in capsys.readouterr().err
+    assert (tmp_path / "counts.csv").read_text() == "name,age\nAda,36\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names are Unicode there")
+def test_a_name_that_is_no_text(trained, folder, tmp_path):
+    image = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.png"))
+    try:
+        image.write_bytes((folder / "images/cell3.png").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    out = tmp_path / "out"
+    assert main(["predict", "--model", str(trained / "model.pt"), str(image), "--out", str(out), "--instances"]) == 0
+    assert b"bad\xff.png," in (out / "counts.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "command", [["masks", "FOLDER"], ["train", "--data", "FOLDER", "--out", "x"], ["draw", "FOLDER"]]
+)
+def test_a_folder_that_may_not_be_entered(command, tmp_path, monkeypatch, capsys):
+    def refuse(self, *_, **__):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    for name in ("exists", "is_dir", "iterdir"):
+        monkeypatch.setattr(Path, name, refuse)
+    assert main([word.replace("FOLDER", "closed") for word in command]) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"error: closed\S* cannot be used \(Permission denied\): check path and permissions\n", said)
+
+
+def test_too_little_memory_is_said_in_a_sentence(monkeypatch, tmp_path, capsys):
+    assert main(["train", "--size", "32", "--widths", "9000000", "9000000", "--out", str(tmp_path / "x")]) == 2
+    assert last_line(capsys.readouterr().err).startswith("error: the memory does not suffice: use smaller widths")
+
+
+def test_another_runtime_error_is_no_question_of_memory(monkeypatch, tmp_path):
+    monkeypatch.setattr("course_lib.__main__.membranes.write_folder", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["draw", str(tmp_path / "x")])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes end otherwise there")
+def test_nobody_reads_on(tmp_path):
+    write_folder(tmp_path / "tissue", count=3, size=64)
+    command = f'"{sys.executable}" -m course_lib masks "{tmp_path / "tissue"}" | head -c 0'
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr == ""
 
 
 def test_a_model_of_tiles_keeps_the_resolution_by_itself(folder, tmp_path):
@@ -230,6 +306,16 @@ def test_doctor_ends_with_what_to_type_next(capsys):
         (["predict", "--model", "MODEL", "FILE", "--out", "OUT"], "cannot be read as a png, tif or jpg"),
         (["predict", "--model", "MODEL", "a/x.png", "b/x.tif", "--out", "OUT"], "two images are called 'x'"),
         (["run", "--only", "77", "--out", "OUT"], "--only 77 names no lesson"),
+        (["predict", "--model", "MODEL", "OUT/a/A.png", "b/a.tif", "--out", "OUT"], "two images are called 'A'"),
+        (["predict", "--model", "MODEL", "OUT/../a.png", "--out", "OUT/.."], "choose another folder for --out"),
+        (["predict", "--model", "TWO", "a.png", "--out", "OUT"], "tells 2 classes apart"),
+        (["evaluate", "--model", "TWO", "--data", "synthetic"], "tells 2 classes apart"),
+        (["evaluate", "--model", "ODD", "--data", "synthetic"], "does not say at which size it was trained"),
+        (["export", "--model", "ODD", "--out", "x.onnx"], "metrics.json is damaged: delete it, or train again"),
+        (
+            ["train", "--size", "32", "--widths", "2", "2", "2", "2", "2", "2", "--batch-size", "1", "--out", "OUT"],
+            "batch norm needs more than one value",
+        ),
     ],
 )
 def test_a_mistake_gets_one_sentence_and_status_2(arguments, sentence, trained, tmp_path, monkeypatch, capsys):
@@ -237,7 +323,11 @@ def test_a_mistake_gets_one_sentence_and_status_2(arguments, sentence, trained, 
     monkeypatch.setenv("COURSE_DATA", str(tmp_path / "cache"))
     file = tmp_path / "file.txt"
     file.write_text("not a model")
+    save_model(NestedUNet(classes=2, widths=(2, 2)), tmp_path / "two.pt")
+    save_model(NestedUNet(widths=(2, 2)), tmp_path / "odd.pt", size="large")
+    (tmp_path / "metrics.json").write_text("{")
     places = {"OUT": tmp_path / "out", "FILE": file, "MODEL": trained / "model.pt"}
+    places |= {"TWO": tmp_path / "two.pt", "ODD": tmp_path / "odd.pt"}
     for word, place in places.items():
         arguments = [argument.replace(word, str(place)) for argument in arguments]
     if "cuda" in arguments and torch.cuda.is_available():
@@ -257,6 +347,9 @@ def test_a_mistake_gets_one_sentence_and_status_2(arguments, sentence, trained, 
         (["train", "--lr", "-1", "--out", "x"], "'-1' is not a number above zero"),
         (["predict", "--model", "m", "i.png", "--scale", "0", "--out", "x"], "'0' is not a number above zero"),
         (["train", "--lr", "nan", "--out", "x"], "'nan' is not a number above zero"),
+        (["train", "--seed", "-1", "--out", "x"], "'-1' is not a whole number from 0"),
+        (["draw", "x", "--seed", "99999999999999999999"], "is not a whole number from 0"),
+        (["draw", "x", "--size", "20000"], "'20000' is not a number of pixels from 16 to 4096"),
         (["traim"], "invalid choice: 'traim'"),
         ([], "required"),
     ],

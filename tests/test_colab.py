@@ -11,6 +11,7 @@ from course_lib.checkpoint import same_weights
 from course_lib.data import Split, Splits
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
+from course_lib.losses import bce_dice
 from course_lib.setting import Setting
 from course_lib.train import Recipe, fit
 
@@ -123,6 +124,13 @@ class Other(NestedUNet):
         return [logits + 1 for logits in super().forward(image)]
 
 
+def bce_dice_of_another_kind(logits, masks):
+    return 2 * bce_dice(logits, masks)
+
+
+bce_dice_of_another_kind.__name__ = "bce_dice"  # an edited loss keeps its name
+
+
 @pytest.mark.parametrize(
     ("net", "options"),
     [
@@ -133,6 +141,7 @@ class Other(NestedUNet):
         (make, {"seed": 1}),
         (make, {"epochs": 2}),
         (make, {"recipe": Recipe(lr=1e-4)}),
+        (make, {"recipe": Recipe(loss=bce_dice_of_another_kind)}),
         (make, {"setting": Setting(channels_last=True)}),
     ],
 )

@@ -94,3 +94,9 @@ def test_torchrun_with_two_processes_scores_like_one(tmp_path, free_port, folder
     assert float(first["one"]["loss"]) == pytest.approx(float(first["two"]["loss"]), abs=1e-4)
     assert float(last["one"]["val_iou"]) > 0.7
     assert float(last["one"]["val_iou"]) == pytest.approx(float(last["two"]["val_iou"]), abs=1e-3)
+
+
+def test_a_scheduler_that_sets_world_size_announces_no_group(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    distributed.start()
+    assert distributed.size() == 1

@@ -642,7 +642,7 @@ def test_where_the_copy_may_go(own, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/x").touch()
     for taken in (tmp_path / "full", tmp_path / "full/x"):
-        with pytest.raises(UserError, match="is there already and is not an empty folder"):
+        with pytest.raises(UserError, match="is there already and not empty"):
             mend(own, taken)
     (tmp_path / "empty").mkdir()
     mend(own, tmp_path / "empty", SIZE)
@@ -678,10 +678,18 @@ def test_what_was_done_and_the_table(own, tmp_path):
 
 
 def test_files_are_whole_or_absent(own, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
+    room, save = [2], Image.Image.save
 
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(UserError, match="cannot be written"):
+    def until_full(*args):
+        room[0] -= 1
+        if room[0] < 0:
+            raise OSError(28, "No space left on device")
+        save(*args)
+
+    monkeypatch.setattr(Image.Image, "save", until_full)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError, match=r"out cannot be written \(No space left on device\)"):
         mend(own, tmp_path / "out", SIZE)
-    assert contents(tmp_path / "out") == {}
+    assert sorted(tmp_path.iterdir()) == before
+    monkeypatch.undo()
+    mend(own, tmp_path / "out", SIZE)  # nothing is in the way of the next call

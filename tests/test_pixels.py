@@ -282,6 +282,8 @@ def test_tiles_are_few_and_even():
         (tif(np.zeros((2, 5, 6), np.float64), photometric="minisblack"), "a.png holds 2 images: save one"),
         (tif(np.full((4, 4), np.nan, np.float32)), "a.png holds values that are not finite"),
         (tif(np.zeros((4, 4, 5), np.uint16), photometric="minisblack", planarconfig="contig"), "has shape"),
+        (tif(np.full((4, 4), 1j, np.complex64)), "a.png holds values of type complex64"),
+        (tif(np.full((4, 4), 7, np.uint16), photometric="miniswhite"), "a.png stores white as 0: save it with black"),
         (tif(np.zeros((4, 4, 6), np.uint8), photometric="minisblack", planarconfig="contig"), "one to four channels"),
     ],
 )
@@ -298,11 +300,42 @@ def test_images_that_are_refused(data, message):
         (tif(np.array([[0, np.nan]], np.float32)), "a.png is a mask with fractions"),
         (tif(np.array([[0, -1]], np.int16)), "a.png is a mask with fractions or negative values"),
         (encoded(TWO)[:-30], "a.png cannot be read"),
+        (tif(np.array([[0, 1e300]])), "a.png is a mask with fractions"),
+        (tif(np.array([[0, -5]], np.int8)), "a.png is a mask with fractions or negative values"),
+        (tif(np.array([[0, 1j]], np.complex64)), "a.png is a mask with fractions"),
+        (tif(np.array([[0, 7]], np.uint16), photometric="miniswhite"), "a.png stores white as 0"),
     ],
 )
 def test_masks_that_are_refused(data, message):
     with pytest.raises(UserError, match=message):
         pixels.read_mask(data, "a.png")
+
+
+def test_the_upper_half_of_32_bits_is_not_negative():
+    image = pixels.read_image(tif(np.array([[0, 3_000_000_000], [1, 2_000_000_000]], np.uint32)), "a.png")
+    assert image[..., 0].tolist() == [[0, 255], [0, 170]]
+    mask = np.array([[0, 70_000], [1, 2_000_000_000]], np.uint32)
+    assert (pixels.read_mask(tif(mask), "a.png") == mask).all()
+
+
+def test_signed_bytes_are_read_as_such():
+    image = pixels.read_image(tif(np.array([[-5, 0], [5, 5]], np.int8)), "a.png")
+    assert image[..., 0].tolist() == [[0, 128], [255, 255]]
+
+
+@pytest.mark.parametrize(("count", "ending"), [(0, ".png"), (65_535, ".png"), (65_536, ".tif")])
+def test_every_object_keeps_its_number_in_a_file(count, ending):
+    labels = np.zeros((300, 300), np.int32)
+    labels.flat[:count] = np.arange(1, count + 1)
+    found, data = pixels.labels_file(labels)
+    assert found == ending
+    assert (pixels.read_mask(data, "labels") == labels).all()
+
+
+def test_how_many_pixels_a_file_announces():
+    assert pixels.extent(encoded(GREY)) == GREY.size
+    assert pixels.extent(png_header(65000, 65000)) == 65000**2
+    assert pixels.extent(b"") == pixels.extent(b"nothing") == pixels.extent(encoded(GREY)[:9]) == 0
 
 
 def test_a_mask_with_grey_borders_is_refused():

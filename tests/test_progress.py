@@ -82,6 +82,21 @@ def test_many_learners_in_one_table(tmp_path, capsys):
     assert table[0].split()[:3] == ["exercise", "tried", "correct"] and len(table) == 4
 
 
+def test_a_star_is_understood_where_the_shell_does_not(tmp_path, capsys):
+    learner(tmp_path, "a.jsonl", ("iou", None))
+    learner(tmp_path, "b.jsonl", ("iou", "no"))
+    assert main(["progress", str(tmp_path / "*.jsonl")]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["iou", "2", "1"]
+    assert main(["progress", str(tmp_path / "x*.jsonl")]) == 2
+    assert "no file is called" in capsys.readouterr().err
+
+
+def test_files_without_answers_are_no_table(tmp_path, capsys):
+    (tmp_path / "me.jsonl").touch()
+    assert main(["progress", str(tmp_path / "me.jsonl")]) == 2
+    assert "me.jsonl hold(s) no answer yet" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -195,6 +195,9 @@ def test_a_checkpoint_of_another_net_or_data_set_is_refused(splits, tmp_path):
     renamed = splits._replace(train=splits.train._replace(ids=[f"{name}x" for name in splits.train.ids]))
     with pytest.raises(UserError, match="data was"):
         list(fit(make(), renamed, epochs=1, checkpoint=path))
+    corrected = splits._replace(train=splits.train._replace(masks=1 - splits.train.masks))
+    with pytest.raises(UserError, match="data was"):  # under their old names
+        list(fit(make(), corrected, epochs=1, checkpoint=path))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])

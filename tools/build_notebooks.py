@@ -23,6 +23,7 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
 from course_lib.errors import UserError
+from course_lib.files import write
 from course_lib.runner import execute, select
 from tools import widget_state
 from tools.editions import editions, tags
@@ -30,7 +31,7 @@ from tools.editions import editions, tags
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def run(nb: NotebookNode, cwd: Path) -> dict:
+def run(nb: NotebookNode, cwd: Path, name: str) -> dict:
     """Execute as on a laptop without a GPU, a cache or an archive of nuclei; keep only what belongs in git.
 
     Returns the state of the widgets, which the notebook does not keep.
@@ -38,12 +39,24 @@ def run(nb: NotebookNode, cwd: Path) -> dict:
     env = {key: value for key, value in os.environ.items() if not key.startswith(("COURSE_", "MPLBACKEND"))}
     with tempfile.TemporaryDirectory() as data:
         env |= {"COURSE_PRESET": "laptop", "COURSE_DATA": data, "CUDA_VISIBLE_DEVICES": ""}
-        execute(nb, cwd=cwd, env=env, timeout=900)
+        try:
+            execute(nb, cwd=cwd, env=env, timeout=900)
+        except (CellExecutionError, TimeoutError, RuntimeError) as error:
+            error.add_note(name)
+            raise
     nb.metadata.language_info = {"name": "python"}
     for cell in nb.cells:  # PyTorch's profiler tells the world when it starts and stops
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if not output.get("text", "").startswith("USDT:")]
     return widget_state.take(nb)
+
+
+def committed(path: Path) -> NotebookNode:
+    """A committed notebook; an empty one for a file that is none, such as one with the marks of a merge conflict."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except ValueError:
+        return nbformat.v4.new_notebook()
 
 
 def first_difference(old: list, new: list) -> int | None:
@@ -68,7 +81,7 @@ def drift(folder: Path, names: list[str], course: dict[str, str]) -> Iterator[st
         for path, fresh in editions(folder / "src" / f"{name}.py", course).items():
             if not (folder / path).exists():
                 yield f"{name}: notebooks/{path} is missing: run `make notebooks`"
-            elif at := first_difference(written(nbformat.read(folder / path, as_version=4)), written(fresh)):
+            elif at := first_difference(written(committed(folder / path)), written(fresh)):
                 yield f"{name}: cell {at} of notebooks/{path} is not what src/{name}.py says: run `make notebooks`"
         shown = {cell.id for cell in fresh.cells if re.search(r"^widgets\.\w+\(", cell.source, re.M)}
         stored = set(widget_state.load(folder / "widgets" / f"{name}.json")["views"])
@@ -85,7 +98,7 @@ def unrepeatable(folder: Path, names: list[str], course: dict[str, str]) -> Iter
         nb = editions(folder / "src" / f"{name}.py", course)[f"{name}.ipynb"]
         once, twice = copy.deepcopy(nb), copy.deepcopy(nb)
         for copied in (once, twice):
-            run(copied, folder)
+            run(copied, folder, name)
         if at := first_difference(lasting(once), lasting(twice)):
             yield f"{name}: cell {at} gives other outputs every time: seed it, or tag it `timing` if it shows seconds"
 
@@ -94,13 +107,12 @@ def build(folder: Path, name: str, course: dict[str, str], *, executed: bool) ->
     """Write both editions, after the lesson has run; a failing lesson leaves the old files."""
     both = editions(folder / "src" / f"{name}.py", course)
     if executed:
-        widget_state.store(folder / "widgets" / f"{name}.json", run(both[f"{name}.ipynb"], folder))
+        widget_state.store(folder / "widgets" / f"{name}.json", run(both[f"{name}.ipynb"], folder, name))
     for path, nb in both.items():
         target = folder / path
-        if target.exists() and lasting(nbformat.read(target, as_version=4)) == lasting(nb):
+        if target.exists() and lasting(committed(target)) == lasting(nb):
             continue
-        target.parent.mkdir(exist_ok=True)
-        target.write_text(nbformat.writes(nb) + "\n", encoding="utf-8", newline="\n")
+        write(target, nbformat.writes(nb) + "\n")
 
 
 def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
@@ -126,8 +138,10 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    except CellExecutionError as error:
-        print(f"{name}: a cell failed, nothing was written\n{error}", file=sys.stderr)
+    except (CellExecutionError, TimeoutError, RuntimeError) as error:  # a cell failed, took too long, killed the kernel
+        print(
+            f"{' '.join(getattr(error, '__notes__', []))}: a cell failed, nothing was written\n{error}", file=sys.stderr
+        )
         return 1
     return 0
 

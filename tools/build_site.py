@@ -47,7 +47,10 @@ def vendor(folder: Path, wanted: list[dict]) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             try:
                 subprocess.run(
-                    ["npm", "pack", "--silent", entry["package"]], cwd=scratch, check=True, stdout=subprocess.DEVNULL
+                    [shutil.which("npm") or "npm", "pack", "--silent", entry["package"]],
+                    cwd=scratch,
+                    check=True,
+                    stdout=subprocess.DEVNULL,
                 )
             except (FileNotFoundError, subprocess.CalledProcessError) as error:
                 hint = "install Node.js, connect to the network once, and type make site again"

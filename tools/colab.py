@@ -17,6 +17,8 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from course_lib.errors import UserError
@@ -53,7 +55,7 @@ print(json.dumps({"python": platform.python_version()} | {name: m.version(name) 
 
 def environment(folder: Path) -> Path:
     """The Python of an environment with Colab's versions, made where it is missing."""
-    python = folder / "bin" / "python"
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     seal = folder / "whole"
     if not seal.exists() or seal.stat().st_mtime < (ROOT / "tools" / "colab.txt").stat().st_mtime:
         shutil.rmtree(folder, ignore_errors=True)
@@ -64,8 +66,9 @@ def environment(folder: Path) -> Path:
     return python
 
 
-def disguise(python: Path) -> None:
-    """Put an empty `google.colab` into the environment of `python`, and take the course out of it."""
+@contextmanager
+def disguise(python: Path) -> Iterator[None]:
+    """An empty `google.colab` in the environment of `python`, without the course; both as before at the end."""
     found = subprocess.run(
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
         check=True,
@@ -78,12 +81,18 @@ def disguise(python: Path) -> None:
     (site / "as_on_colab.pth").write_text(PRELUDE, encoding="utf-8")
     remove = [python, "-m", "pip", "uninstall", "-q", "-y", "unetpp-course"]
     subprocess.run(remove, check=True, stderr=subprocess.DEVNULL)  # it complains where there is nothing to remove
+    try:
+        yield
+    finally:
+        (site / "as_on_colab.pth").unlink()
+        shutil.rmtree(site / "google" / "colab")
+        subprocess.run(remove, check=True, stderr=subprocess.DEVNULL)
 
 
 def address(course: dict[str, str], copy: Path) -> dict[str, str]:
     """The environment variables that make git find the address of the course in `copy`, a copy of the last commit."""
     subprocess.run(["git", "clone", "-q", "--bare", ROOT, copy], check=True)
-    subprocess.run(["git", "-C", copy, "branch", "-q", "-f", course["ref"], "HEAD"], check=False)
+    subprocess.run(["git", "-C", copy, "update-ref", f"refs/heads/{course['ref']}", "HEAD"], check=True)
     redirected = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{copy.as_uri()}.insteadOf"}
     return redirected | {"GIT_CONFIG_VALUE_0": course["repository"]}
 
@@ -92,13 +101,12 @@ def run(python: Path, names: list[str], preset: str) -> list[dict]:
     """Execute lessons one after the other in a folder of nothing else; one row each. The first one installs."""
     course = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]
     rows = []
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, disguise(python):
         room = Path(scratch, "content")
         room.mkdir()
         env = {key: value for key, value in os.environ.items() if not key.startswith(("COURSE_", "PYTHON", "MPL"))}
         env |= address(course, Path(scratch, "course.git"))
         env |= {"COURSE_PRESET": preset, "COURSE_DATA": str(room / "data")}
-        disguise(python)
         for name in names:
             started = time.perf_counter()
             done = subprocess.run(
@@ -133,13 +141,20 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="these lessons, by number or name")
     parser.add_argument("--preset", default="smoke", help="smoke, laptop or gpu; default: smoke")
-    parser.add_argument("--python", type=Path, help="the Python of an environment that has Colab's versions already")
+    parser.add_argument(
+        "--python", type=Path, help="of an environment that has Colab's versions; the course in it goes away"
+    )
     parser.add_argument("--store", action="store_true", help="write data/results/colab.json")
     args = parser.parse_args(argv)
     try:
         names = select(sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb")), args.only)
     except UserError as mistake:
         print(mistake, file=sys.stderr)
+        return 2
+    if args.python and args.python.absolute().parent == Path(sys.executable).absolute().parent:
+        print(
+            f"{args.python} is the Python that runs this: give another one, its course_lib goes away", file=sys.stderr
+        )
         return 2
     python = args.python or environment(ROOT / "build" / "colab")
     versions = json.loads(subprocess.run([python, "-c", VERSIONS], check=True, capture_output=True, text=True).stdout)

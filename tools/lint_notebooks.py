@@ -126,7 +126,11 @@ def lint(root: Path) -> list[str]:
     folder = root / "notebooks"
     for path in sorted([*folder.glob("*.ipynb"), *folder.glob("exercises/*.ipynb")]):
         name = path.relative_to(root).as_posix()
-        nb = nbformat.v4.reads(path.read_text(encoding="utf-8"))  # nbformat.read would mend what is wrong
+        try:
+            nb = nbformat.v4.reads(path.read_text(encoding="utf-8"))  # nbformat.read would mend what is wrong
+        except ValueError:
+            findings.append(f"{name}: is no notebook (the marks of a merge conflict?): run `make notebooks`")
+            continue
         found = list(common(nb, name))
         if path.stat().st_size > MAX_BYTES:
             found.append(f"is {path.stat().st_size / 1e6:.1f} MB: keep it below 1 MB with fewer or smaller figures")

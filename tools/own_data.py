@@ -212,7 +212,7 @@ def main() -> None:
     for mark, part in parts.items():
         begins, ends = text.index(f"<!-- {mark} -->\n") + len(f"<!-- {mark} -->\n"), "<!-- end -->"
         text = text[:begins] + part + text[text.index(ends, begins) :]
-    PAGE.write_text(text, encoding="utf-8")
+    PAGE.write_text(text, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def main() -> None:
     for name in FILES:
         path = ROOT / name
         text = MARKED.sub(lambda found: found[1] + shown(found[2]), path.read_text(encoding="utf-8"))
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
+from course_lib.files import write
+
 VIEW = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
 ID = re.compile(r"(?<![0-9A-Za-z+/=])[0-9a-f]{32}(?![0-9A-Za-z+/=])")  # never a part of a picture
@@ -51,8 +53,7 @@ def store(path: Path, saved: dict) -> None:
         return
     text = json.dumps(saved, indent=1, ensure_ascii=False) + "\n"
     if not path.exists() or _lasting(path.read_text(encoding="utf-8")) != _lasting(text):
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")
+        write(path, text)
 
 
 def load(path: Path) -> dict:
