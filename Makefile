@@ -1,5 +1,6 @@
 # make course | test | lab          what a newcomer types; each makes .venv first
-# make site                         the course as a web site, build/site (needs Node.js once)
+# make site | slides                the course as a web site, build/site; slides, build/slides (need Node.js once)
+# make bundle                       one file for a room without a network, build/bundle
 # make colab                        every lesson in an environment with Colab's versions
 # make notebooks | lint | data | clean
 # make course CPU=1                 on Linux: PyTorch without CUDA, 200 MB instead of 3 GB
@@ -13,7 +14,7 @@ BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY := .venv/ready-$(subst $(comma),-,$(EXTRAS))
 LESSONS := $(sort $(wildcard notebooks/*.ipynb))
 
-.PHONY: course test lab colab site notebooks lint data clean
+.PHONY: course test lab colab site slides bundle notebooks lint data clean
 
 course: $(READY)
 	$(BIN)/python -m course_lib run --out build/course
@@ -33,6 +34,12 @@ lab: $(READY)
 
 site: $(READY)-site
 	$(BIN)/python tools/build_site.py
+
+slides: $(READY)
+	$(BIN)/python tools/build_slides.py
+
+bundle: $(READY) site
+	$(BIN)/python tools/bundle.py
 
 colab: $(READY)
 	$(BIN)/python tools/colab.py

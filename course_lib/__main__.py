@@ -30,6 +30,7 @@ from course_lib import (
     progress,
     results,
     runner,
+    workshop,
 )
 from course_lib.apply import apply_to, nuclei_of, objects, outlined
 from course_lib.errors import UserError
@@ -76,6 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def doctor(options: argparse.Namespace) -> int:
     """What this machine can do, what is missing, what to type."""
+    if options.workshop:
+        points = workshop.checklist()
+        print(workshop.report(points))
+        return 0 if all(point.good for point in points) else 2
     cuda = torch.cuda.is_available()
     facts = results.machine()
     print(f"Python        {facts['python']}")
@@ -341,7 +346,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         return sub
 
-    add("doctor", doctor)
+    sub = add("doctor", doctor)
+    sub.add_argument("--workshop", action="store_true", help="try what a machine of a workshop must do, in a minute")
 
     sub = add("data", fetch)
     sub.add_argument("name", choices=list(data.SOURCES))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from course_lib import presets
+from course_lib import presets, progress
 
 DRIVE = Path("/content/drive/MyDrive")  # there once the learner has mounted it
 VARIABLE = "COURSE_RUNS"
@@ -27,16 +27,20 @@ def notice() -> str:
     """
     preset = presets.resolve()
     if torch.cuda.is_available():
-        lines = [f"{torch.cuda.get_device_name()}: the preset is {preset}."]
+        lines = [f'{torch.cuda.get_device_name()}: "auto" is the preset {preset} here.']
     elif on_colab():
-        lines = [f"No GPU is attached: click {CLICKS}, then run from the top. Until then the preset is {preset}."]
+        lines = [f'No GPU is attached, and the lessons run without one: "auto" is the preset {preset} here.']
+        lines.append(f"For larger trainings click {CLICKS}, then run from the top.")
     else:
-        lines = [f"No GPU on this machine: the preset is {preset}."]
+        lines = [f'No GPU on this machine: "auto" is the preset {preset} here.']
     folder = run_folder()
     if folder and (not on_colab() or _kept()):
         lines.append(f"Trainings are kept in {folder} and go on where they stopped.")
     elif folder:
         lines.append(f"A disconnect loses what was trained. To keep it in your Drive, run: {MOUNT}")
+    if on_colab() and os.environ.get(progress.VARIABLE):
+        file = os.environ[progress.VARIABLE]
+        lines.append(f"To take your progress home: from google.colab import files; files.download({file!r})")
     return "\n".join(lines)
 
 

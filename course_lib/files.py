@@ -22,6 +22,8 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
         UserError: `folder` is there already and not empty, or it cannot be written.
     """
     folder = Path(folder)
+    if not folder.name or folder.name == "..":
+        raise UserError(f"{folder} is no name for a new folder: choose another one")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already and not empty: choose another folder")
     scratch = folder.with_name(f".{folder.name}.{uuid4().hex}.partial")

@@ -35,8 +35,6 @@ def read_image(data: bytes, where: str) -> np.ndarray:
     their whole range. `where` names the file in the UserError raised for anything else.
     """
     pixels = _decode(data, where, as_colour=True)
-    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 2, 3, 4)):
-        raise UserError(f"{where} has shape {pixels.shape}: save it as one image of one to four channels")
     pixels = _as_bytes(np.atleast_3d(pixels)[..., :3], where)
     height, width, channels = pixels.shape
     if channels == 1:
@@ -217,7 +215,10 @@ def _decode(data: bytes, where: str, *, as_colour: bool) -> np.ndarray:
             page = tiff.pages[0]
             _check_extent(where, page.imagewidth, page.imagelength, pages=len(tiff.pages))
             pixels = page.asarray()
-            return np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels
+        pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels
+        if pixels.ndim not in (2, 3) or not pixels.size or (pixels.ndim == 3 and pixels.shape[2] > 4):
+            raise UserError(f"{where} has shape {pixels.shape}: save it as one image of one to four channels")
+        return pixels
     except UserError:
         raise
     except Exception as error:

@@ -315,3 +315,27 @@ def test_a_kind_of_net_that_is_not_ours_is_refused(tmp_path):
     save({"net": "print", "config": {}, "weights": net.state_dict()}, tmp_path / "model.pt")
     with pytest.raises(UserError, match="do not fit their own config"):
         load_model(tmp_path / "model.pt")
+
+
+# Folders
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_a_folder_without_a_name_of_its_own_is_refused(name, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(UserError, match="is no name for a new folder"), files.whole_folder(name):
+        raise AssertionError("not reached")
+
+
+def test_a_folder_is_whole_or_absent(tmp_path):
+    with pytest.raises(ZeroDivisionError), files.whole_folder(tmp_path / "new") as scratch:
+        (scratch / "half").touch()
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "new").mkdir()  # an empty one is taken
+    with files.whole_folder(tmp_path / "new") as scratch:
+        (scratch / "all").touch()
+        assert not any((tmp_path / "new").iterdir())
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["all"]
+    assert len(list(tmp_path.iterdir())) == 1

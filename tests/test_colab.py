@@ -31,16 +31,14 @@ def on_colab(monkeypatch):
 
 
 def test_a_laptop_is_told_its_preset_and_keeps_nothing():
-    assert colab.notice() == "No GPU on this machine: the preset is laptop."
+    assert colab.notice() == 'No GPU on this machine: "auto" is the preset laptop here.'
     assert colab.run_folder() is None
 
 
 def test_colab_without_a_gpu_is_told_what_to_click(on_colab):
-    first, second = colab.notice().splitlines()
-    assert first == (
-        "No GPU is attached: click Runtime, Change runtime type, T4 GPU, Save, then run from the top. "
-        "Until then the preset is laptop."
-    )
+    first, clicks, second = colab.notice().splitlines()
+    assert first == 'No GPU is attached, and the lessons run without one: "auto" is the preset laptop here.'
+    assert clicks == "For larger trainings click Runtime, Change runtime type, T4 GPU, Save, then run from the top."
     assert second.startswith("A disconnect loses what was trained.") and second.endswith(colab.MOUNT)
     assert colab.run_folder().as_posix() == "runs"
 
@@ -48,14 +46,14 @@ def test_colab_without_a_gpu_is_told_what_to_click(on_colab):
 def test_colab_with_a_gpu_is_told_which(on_colab, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
-    assert colab.notice().splitlines()[0] == "Tesla T4: the preset is gpu."
+    assert colab.notice().splitlines()[0] == 'Tesla T4: "auto" is the preset gpu here.'
 
 
 def test_a_mounted_drive_keeps_trainings(on_colab, tmp_path):
     (tmp_path / "drive").mkdir()
     folder = tmp_path / "drive" / "unetpp-course"
     assert colab.run_folder() == folder
-    assert colab.notice().splitlines()[1] == f"Trainings are kept in {folder} and go on where they stopped."
+    assert colab.notice().splitlines()[2] == f"Trainings are kept in {folder} and go on where they stopped."
     assert not folder.exists()  # to look makes nothing
 
 
@@ -69,6 +67,11 @@ def test_the_variable_goes_first(on_colab, monkeypatch, tmp_path):
     monkeypatch.setenv(colab.VARIABLE, str(tmp_path / "mine"))
     assert colab.run_folder() == tmp_path / "mine"
     assert f"kept in {tmp_path / 'mine'}" in colab.notice()
+
+
+def test_progress_is_taken_home_from_colab(on_colab, monkeypatch):
+    monkeypatch.setenv("COURSE_PROGRESS", "ada.jsonl")
+    assert colab.notice().splitlines()[-1].endswith("files.download('ada.jsonl')")
 
 
 def test_a_wrong_preset_is_named_by_the_first_cell(monkeypatch):

@@ -94,20 +94,6 @@ def lesson_table(readme: str) -> str:
     return "\n".join(re.sub(r"\(notebooks/(\w+)\.ipynb\)", r"(notebooks/\1)", row) for row in rows)
 
 
-def teaching_table(folder: Path, names: list[str], readme: str) -> str:
-    """One line a lesson: the one before, the minutes of its exercises as their headings say, minutes of computing."""
-    rows = []
-    for number, name in enumerate(names):
-        text = (folder / "src" / f"{name}.py").read_text(encoding="utf-8")
-        minutes = [int(found) for found in re.findall(r"^# ### Exercise \d.*\((\d+) minutes", text, re.M)]
-        computing = re.search(rf"^\| \[{name}\].*\| ([^|]+) \|$", readme, re.M)
-        before = names[number - 1] if number else "-"
-        rows.append(
-            f"| [{name}](notebooks/{name}) | {before} | {sum(minutes)} | {computing[1] if computing else '-'} |"
-        )
-    return "\n".join(rows)
-
-
 def sources(root: Path, out: Path) -> None:
     """Fill `out` with everything that Sphinx reads."""
     shutil.rmtree(out, ignore_errors=True)
@@ -124,10 +110,11 @@ def sources(root: Path, out: Path) -> None:
     shutil.copytree(root / "notebooks" / "exercises", exercises, ignore=shutil.ignore_patterns(".*"))
     names = sorted(path.stem for path in (root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     readme = (root / "README.md").read_text(encoding="utf-8")
-    tables = {"LESSONS": lesson_table(readme), "TEACHING": teaching_table(root / "notebooks", names, readme)}
-    for page in (out / "index.md", out / "teaching.md"):
-        text = page.read_text(encoding="utf-8")
-        page.write_text(re.sub(r"\{\{(\w+)\}\}", lambda mark: tables[mark[1]], text), encoding="utf-8")
+    index, teaching = out / "index.md", out / "teaching.md"
+    text = index.read_text(encoding="utf-8").replace("{{LESSONS}}", lesson_table(readme))
+    index.write_text(text, encoding="utf-8")
+    text = teaching.read_text(encoding="utf-8")
+    teaching.write_text(re.sub(r"\(\.\./notebooks/(\w+)\.ipynb\)", r"(notebooks/\1)", text), encoding="utf-8")
     (out / "notebooks").mkdir()
     for name in names:
         nb = nbformat.read(root / "notebooks" / f"{name}.ipynb", as_version=4)

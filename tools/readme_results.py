@@ -50,7 +50,7 @@ def race_table(stored: dict[str, Any], data: str) -> str:
         seconds = "-" if line["seconds"] is None else f"{line['seconds']:.1f}{spread}"
         seconds = f"**{seconds}**" if line["record"] else seconds
         lines.append([line["entrant"], str(line["epochs"]), line["passed"], seconds, f"{line['last IoU']:.3f}"])
-    mark = f"\nThe mark is {mark_of(stored['rows']):.3f}; a record is bold.\n"
+    mark = f"\nThe mark is {mark_of(stored['rows']):.3f}; bold: faster than every entrant above it.\n"
     return _origin(stored, data) + _markdown(lines) + mark
 
 

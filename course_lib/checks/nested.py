@@ -54,7 +54,12 @@ def check_nested_unet(cls: Callable[[int, int, tuple[int, ...]], nn.Module]) -> 
     widths, image = (4, 7, 11), torch.randn(2, 3, 16, 24)
     net = cls(3, 2, widths)
     assert_no_plain_lists(net)
-    sizes, outputs = sizes_of_feature_maps(net, image)
+    try:
+        sizes, outputs = sizes_of_feature_maps(net, image)
+    except KeyError as problem:
+        raise AssertionError(
+            f"{problem} is read before it is there, or is never made: go column after column, each from its top down"
+        ) from None
     assert isinstance(outputs, list | tuple), (
         f"a list with the logits of every head is wanted, this is {type(outputs).__name__}"
     )

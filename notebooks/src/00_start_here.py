@@ -53,8 +53,10 @@ from course_lib.results import record, table
 from course_lib.train import evaluate, fit
 
 # %% [markdown]
-# Everything a run depends on stands in one cell. `auto` takes the size that suits the machine: `gpu` where there
-# is one, else `laptop`.
+# Everything a run depends on stands in one cell. `auto` takes the size that suits the machine: `gpu` where there is
+# one, else `laptop`. *The stored run*, of which the texts speak, is that of the complete edition: `laptop`, on a CPU.
+# With another preset or another processor your numbers are others, and what is said of the stored run need not hold for
+# them.
 
 # %% tags=["parameters"]
 PRESET = "auto"  # or "smoke", "laptop", "gpu"

@@ -107,6 +107,8 @@ show.display(figure, alt="U-Net: five encoder nodes down the left, four decoder 
 # %% [markdown]
 # ### Exercise 1: U-Net (20 minutes, medium)
 #
+# (Whoever wrote `EncoderDecoder` in lesson 03 copies it: the way down and the head stay, the way up changes.)
+#
 # Write it: from images (N, in_channels, H, W) to logits (N, classes, H, W). Row i has `widths[i]` channels. Build the
 # encoder blocks first (`down`), then the decoder blocks from the lowest up (`up`), then the head, a 1x1 convolution.
 # `pairwise((3, 8, 16))` gives (3, 8) and (8, 16), which is handy for channels. Halve with `F.max_pool2d(x, 2)`, double

@@ -238,7 +238,9 @@ def score(kind, depth, seed):
         net, splits[kind], epochs=epochs, seed=seed, setting=Setting.fast(), runs=run_folder()
     ):
         pass
-    return evaluate(net, splits[kind].val, setting=Setting.fast())["iou_pooled"]
+    found = evaluate(net, splits[kind].val, setting=Setting.fast())["iou_pooled"]
+    print(f"{kind:13} depth {depth}, seed {seed}: IoU {found:.3f}")
+    return found
 
 
 depths, seeds = range(1, len(sizes.widths)), range(SEED, SEED + sizes.seeds)

@@ -105,7 +105,8 @@ assert shared < sum(alone)
 #
 # In U-Net^e that is the encoder alone, $k = 0$: **long** skips. Two nodes beside each other in a row never meet, and so
 # the decoders learn nothing from each other. UNet+ connects each node to its left neighbour instead: **short** skips.
-# UNet++ keeps both: every node reads **all** nodes on its left.
+# UNet++ keeps both: every node reads **all** nodes on its left. ($H$ is the block of lesson 02, $U$ doubles the size,
+# the bracket puts channels side by side, as in lesson 04.)
 #
 # ### Exercise 1: one function, four networks (5 minutes, easy)
 #

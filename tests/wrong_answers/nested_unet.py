@@ -182,6 +182,11 @@ class PlainUNet(Base):
         return [(i, j) for i, j in super().grid() if j == 0 or i + j == self.depth]
 
 
+class RowAfterRow(Base):
+    def grid(self):
+        return sorted(super().grid())
+
+
 class UNetWithItsHeadTwice(PlainUNet):
     def skips(self, j):
         return [0]
@@ -233,7 +238,8 @@ WRONG = {
     "self.blocks is a plain dict.*nn.ModuleDict": PlainDict,
     r"head 1 gives \(2, 2, 8, 12\)": PoolsTheImageFirst,
     "with 4 widths it stops .* loop over the grid": WrittenOutForTwo,
-    "stops with KeyError": PlainUNet,
+    "is read before it is there, or is never made": PlainUNet,
+    "go column after column": RowAfterRow,
     "no node x|nodes without a use": UNetWithItsHeadTwice,
     "the shapes are right, the values are not": ForgottenReLU,
     "head j reads x": AveragedHeads,

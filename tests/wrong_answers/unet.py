@@ -212,7 +212,7 @@ WRONG = {
     "the shapes are right, the values are not": ForgottenReLU,
     "every logit is 0": AlwaysZero,
     "self.down is a plain list.*nn.ModuleList": BlocksInAPlainList,
-    "stops with RuntimeError": SkipsInWrongOrder,
+    "skips are read from the back": SkipsInWrongOrder,
     "is there a ReLU behind the head": ReLUBehindTheHead,
     "with four widths the image is halved three times": ThreeLevelsWrittenOut,
     "keeps feature maps from one call to the next": KeepsFeatureMaps,
