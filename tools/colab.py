@@ -127,9 +127,9 @@ def run(python: Path, names: list[str], preset: str) -> list[dict]:
     return rows
 
 
-def write_down(rows: list[dict], versions: dict[str, str], preset: str) -> Path:
+def write_down(rows: list[dict], versions: dict[str, str], preset: str, here: dict) -> Path:
     """data/results/colab.json: seconds of the set-up cell, which installs in the first lesson, and of all cells."""
-    measured = machine() | {name: versions[name] for name in ("python", "torch")} | {"versions": versions}
+    measured = here | {name: versions[name] for name in ("python", "torch")} | {"versions": versions}
     kept = [{"lesson": row["lesson"], **{key: round(row[key], 1) for key in ("setup", "seconds")}} for row in rows]
     about = f"Every lesson in an environment with Colab's versions, one after the other, preset {preset}, no GPU."
     return store(
@@ -159,10 +159,11 @@ def main(argv: list[str] | None = None) -> int:
     python = args.python or environment(ROOT / "build" / "colab")
     versions = json.loads(subprocess.run([python, "-c", VERSIONS], check=True, capture_output=True, text=True).stdout)
     print(", ".join(f"{name} {version}" for name, version in versions.items()))
+    here = machine()
     rows = run(python, names, args.preset)
     passed = all(row["passed"] for row in rows)
     if args.store and passed:
-        print(write_down(rows, versions, args.preset))
+        print(write_down(rows, versions, args.preset, here))
     return int(not passed)
 
 
