@@ -23,6 +23,7 @@ from course_lib.results import machine, store
 
 LEARNER = """
 import sys, time
+from hashlib import sha256
 started = time.time()
 from course_lib import data, show
 url, digest = sys.argv[1:]
@@ -78,7 +79,7 @@ def main() -> None:
         server.shutdown()
         failed = [err for learner, (_, err) in zip(learners, said, strict=True) if learner.returncode]
         pixels = {out.split()[0] for out, _ in said if out}
-        slowest = max(float(out.split()[1]) for out, _ in said if out)
+        slowest = max((float(out.split()[1]) for out, _ in said if out), default=0.0)
         files = sorted(path for path in Path(room).rglob("*") if path.is_file())
         whole = sum(read(path, Prepared._fields) is not None for path in files if path.suffix == ".npz")
         whole += sum(sha256_of(path) == digest for path in files if path.suffix == ".zip")

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from course_lib import __version__, cache, data
 from course_lib.errors import UserError
+from tools import checkout
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("install.py", "lab.py")  # from tools/bundle_files: they run where nothing is installed yet
@@ -43,10 +44,7 @@ def fetch_wheels(folder: Path) -> None:
 def contents(wheels: Path) -> dict[str, Path]:
     """Path inside the bundle -> file."""
     found = {f"wheels/{path.name}": path for path in sorted(wheels.glob("*.whl"))}
-    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], check=True, capture_output=True, text=True)
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            found[f"course/{name}"] = ROOT / name
+    found |= {f"course/{name}": ROOT / name for name in checkout.files()}
     site = ROOT / "build" / "site"
     found |= {f"site/{path.relative_to(site).as_posix()}": path for path in sorted(site.rglob("*")) if path.is_file()}
     folder = cache.folder()

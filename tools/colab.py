@@ -4,7 +4,7 @@
 
 Without --python an environment is made from tools/colab.txt in build/colab, on this Python and the torch of
 constraints.txt. The set-up cell is not changed: it installs the course from its address, which git is told to find in
-a copy of this checkout's last commit. `google.colab` is an empty package, so the course believes to be there.
+a copy of this checkout. `google.colab` is an empty package, so the course believes to be there.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from pathlib import Path
 from course_lib.errors import UserError
 from course_lib.results import machine, store
 from course_lib.runner import LOOK_AGAIN, patient_client, select
+from tools import checkout
 
 ROOT = Path(__file__).resolve().parent.parent
 # Runs in the environment under test, where course_lib is not installed when it starts.
@@ -90,9 +91,17 @@ def disguise(python: Path) -> Iterator[None]:
 
 
 def address(course: dict[str, str], copy: Path) -> dict[str, str]:
-    """The environment variables that make git find the address of the course in `copy`, a copy of the last commit."""
-    subprocess.run(["git", "clone", "-q", "--bare", ROOT, copy], check=True)
-    subprocess.run(["git", "-C", copy, "update-ref", f"refs/heads/{course['ref']}", "HEAD"], check=True)
+    """The environment variables that make git find the address of the course in `copy`, a commit of what lies here."""
+    for name in checkout.files():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, copy / name)
+    who = ["-c", "user.name=course", "-c", "user.email=course@localhost"]
+    for command in (
+        ["init", "-q", "-b", course["ref"]],
+        ["add", "-A", "-f"],
+        [*who, "commit", "-q", "-m", "as it lies here"],
+    ):
+        subprocess.run(["git", "-C", copy, *command], check=True)
     redirected = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{copy.as_uri()}.insteadOf"}
     return redirected | {"GIT_CONFIG_VALUE_0": course["repository"]}
 

@@ -1,0 +1,21 @@
+"""The files that belong to the course: what git tracks, or what lies here where there is no git (a downloaded zip)."""
+
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MADE = {".git", ".venv", "build", "dist", "runs", "__pycache__", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints"}
+
+
+def files(root: Path = ROOT) -> list[str]:
+    """Paths below `root`, sorted, with / between their parts."""
+    git = ["git", "-C", str(root), "ls-files", "-z"]
+    try:
+        listed = subprocess.run(git, check=True, capture_output=True, text=True).stdout.split("\0")
+    except (OSError, subprocess.CalledProcessError):
+        listed = [path.relative_to(root).as_posix() for path in root.rglob("*") if not _made(path.relative_to(root))]
+    return sorted(name for name in listed if name and (root / name).is_file())
+
+
+def _made(path: Path) -> bool:
+    return bool(MADE & set(path.parts)) or path.parts[:2] == ("data", "cache") or path.parts[0].endswith(".egg-info")
