@@ -77,7 +77,8 @@ def plan_table(plan: dict[str, Any]) -> str:
         written = ""
         for number in step.get("exercise", []):
             written += f" **Exercise {number}** ({exercises(lesson)[number - 1]})."
-        what = f"{named}{step['text']}.{written}".strip()
+        stop = "" if step["text"].endswith("?") else "."
+        what = f"{named}{step['text']}{stop}{written}".strip()
         lines.append(f"| {at // 60}:{at % 60:02} | {minutes} | {WHERE[step['where']]} | {lesson or '-'} | {what} |")
         at += minutes
     return f"{plan['about'].strip()}\n\n" + "\n".join(lines) + "\n"
