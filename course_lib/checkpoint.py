@@ -38,7 +38,9 @@ def load(path: str | Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # foreign bytes make the unpickler stumble in many ways, IndexError and TypeError among them
-        raise UserError(f"{path} is damaged or no file of weights: train again or fetch it again") from None
+        raise UserError(
+            f"{path} is damaged or no file of weights: delete it and train again, or fetch it again"
+        ) from None
 
 
 def save_model(net: nn.Module, path: str | Path, **facts: Any) -> None:

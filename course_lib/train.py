@@ -19,6 +19,7 @@ from course_lib.errors import UserError
 from course_lib.losses import Loss, bce_dice, deep_supervision
 from course_lib.metrics import Counts, count, dice, iou, scores
 from course_lib.predict import Head, as_input, probabilities, probability, standardise
+from course_lib.runs import FEW, file_of
 from course_lib.setting import Setting, torch_device
 
 Row = dict[str, float]
@@ -90,8 +91,10 @@ def fit(
         )
 
     run = _describe(net, splits, epochs, seed, recipe, setting)
+    kept: dict[str, Any] = {"run": run}
     if runs is not None and checkpoint is None:
-        checkpoint = Path(runs) / f"{_name_of(run, net, splits.train, recipe)}.pt"
+        first = as_input(splits.train.images[:FEW]), splits.train.masks[:FEW].float()
+        checkpoint, kept["seen"] = file_of(runs, net, *first, loss=recipe.loss, run=run | {"code": _code()})
     distributed.share(setting.place(net))
     model = setting.compiled(net)
     loss_of = deep_supervision(recipe.loss)
@@ -140,7 +143,7 @@ def fit(
         due = runs is None or epoch == epochs or time.monotonic() - written > PAUSE
         if checkpoint is not None and due and distributed.rank() == 0:
             state = {name: part.state_dict() for name, part in parts.items()}
-            save(state | {"generator": generator.get_state(), "rows": rows, "run": run}, checkpoint)
+            save(state | {"generator": generator.get_state(), "rows": rows} | kept, checkpoint)
             written = time.monotonic()
         yield rows[-1]
 
@@ -229,21 +232,10 @@ def _describe(
     }
 
 
-def _name_of(run: dict[str, Any], net: nn.Module, train: Split, recipe: Recipe) -> str:
-    """A name for a training, another where the run, the first weights, or the code of net, loss or loop are others.
-
-    The code of net and loss shows in what they say of two images. Sums are rounded: two processors differ in their last
-    digits.
-    """
-    loop = [Path(module).read_text(encoding="utf-8") for module in (__file__, augment.__file__)]
-    facts = [run, loop, *(f"{name} {value.double().sum().item():.3f}" for name, value in net.state_dict().items())]
-    images = as_input(train.images[:2])
-    with torch.no_grad():
-        outputs = net.eval()(images.to(next(net.parameters()).device))
-    masks = train.masks[:2].float().to(images.device)
-    for logits in [outputs] if isinstance(outputs, Tensor) else outputs:
-        facts += [f"{number.item():.3f}" for number in (logits.mean(), logits.std(), recipe.loss(logits.cpu(), masks))]
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+def _code() -> str:
+    """A training whose loop or augmentation was edited is another one."""
+    text = "".join(Path(file).read_text(encoding="utf-8") for file in (__file__, augment.__file__))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _resume(path: str | Path, run: dict[str, Any], parts: dict[str, Any], generator: Generator) -> list[Row]:

@@ -12,6 +12,8 @@ from course_lib.data import Split, Splits
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
 from course_lib.losses import bce_dice
+from course_lib.predict import as_input
+from course_lib.runs import seen
 from course_lib.setting import Setting
 from course_lib.train import Recipe, fit
 
@@ -127,6 +129,32 @@ class Other(NestedUNet):
         return [logits + 1 for logits in super().forward(image)]
 
 
+class WithoutSkip(NestedUNet):
+    """One of its skips carries zeros, which changes little before training."""
+
+    row = 0
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.node(self.row, self.depth - self.row).register_forward_pre_hook(self.cut)
+
+    def cut(self, block, inputs):
+        skip, up = inputs[0].split([self.config["widths"][self.row], self.config["widths"][self.row + 1]], dim=1)
+        return torch.cat([torch.zeros_like(skip), up], dim=1)
+
+
+class WithoutLowerSkip(WithoutSkip):
+    row = 1
+
+
+class WithoutNorms(NestedUNet):
+    """Before training a norm in evaluation changes nothing."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.node(0, self.depth).bn1 = torch.nn.Identity()
+
+
 def bce_dice_of_another_kind(logits, masks):
     return 2 * bce_dice(logits, masks)
 
@@ -154,6 +182,48 @@ def test_another_training_has_a_file_of_its_own(splits, tmp_path, net, options):
     assert len(names(tmp_path)) == 1
     list(fit(net(), splits, **({"epochs": 1, "runs": tmp_path} | options)))
     assert len(names(tmp_path)) == 2
+
+
+def test_nets_that_differ_little_before_training_are_told_apart(splits, tmp_path):
+    """The cuts of lesson 04 and the norms of lesson 11: each goes on where it stopped, and only there."""
+    kinds = (NestedUNet, WithoutSkip, WithoutLowerSkip, WithoutNorms)
+    first = [
+        [row["loss"] for row in fit(make(kind=kind, wiring="unet"), splits, epochs=2, runs=tmp_path)] for kind in kinds
+    ]
+    assert len(names(tmp_path)) == 4
+    again = [
+        [row["loss"] for row in fit(make(kind=kind, wiring="unet"), splits, epochs=2, runs=tmp_path)] for kind in kinds
+    ]
+    plain = [[row["loss"] for row in fit(make(kind=kind, wiring="unet"), splits, epochs=2)] for kind in kinds]
+    assert first == again == plain and len(names(tmp_path)) == 4
+
+
+def test_another_processor_goes_on_with_the_same_training(splits, tmp_path):
+    """Its sums differ in the last digits."""
+    list(fit(make(), splits, epochs=1, runs=tmp_path))
+    other = make()
+    with torch.no_grad():
+        for value in other.parameters():
+            value *= 1 + 2e-6
+    list(fit(other, splits, epochs=1, runs=tmp_path))
+    assert len(names(tmp_path)) == 1
+
+
+def test_looking_at_a_net_leaves_it_as_it_is(splits):
+    net, other = make().train(), make()
+    state = torch.get_rng_state()
+    images = as_input(splits.train.images)
+    first = seen(net, images, splits.train.masks.float(), bce_dice)
+    assert torch.equal(first, seen(net, images, splits.train.masks.float(), bce_dice))
+    assert same_weights(net, other) and net.training and torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_damaged_file_in_the_folder_is_named(splits, tmp_path):
+    list(fit(make(), splits, epochs=1, runs=tmp_path))
+    (path,) = tmp_path.glob("*.pt")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match=rf"{path.name} is damaged .*: delete it and train again"):
+        list(fit(make(), splits, epochs=1, runs=tmp_path))
 
 
 def test_other_images_have_a_file_of_their_own(splits, tmp_path):
