@@ -205,7 +205,7 @@ def train(options: argparse.Namespace) -> None:
 def score(options: argparse.Namespace) -> None:
     """Score a model on one part of a data set, or on all of it: JSON on stdout."""
     net, facts = _nuclei_model(options.model)
-    splits = data.load(options.data, facts["size"], tiles=facts["tiles"])
+    splits = data.load(options.data, facts["size"], tiles=facts["tiles"] and options.data != "synthetic")
     part = data.join(splits) if options.split == "all" else getattr(splits, options.split)
     metrics = evaluate(net, part, head=options.head, setting=_setting(options))
     if options.instances:

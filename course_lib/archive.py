@@ -13,7 +13,11 @@ BIG_ENTRY = 16 * 2**20
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file as 64 hexadecimal digits."""
+    """The SHA-256 of a file as 64 hexadecimal digits.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -54,7 +58,11 @@ def read_entry(archive: ZipFile, name: str) -> bytes:
 
 
 def download(url: str, sha256: str, path: Path, *, progress: bool = True) -> None:
-    """Fetches `url` to `path` unless it is there already; what arrives with another hash is thrown away."""
+    """Fetches `url` to `path` unless it is there already; what arrives with another hash is thrown away.
+
+    Raises:
+        UserError: no network, no room on the disk, or another SHA-256 than expected.
+    """
     import pooch
 
     try:

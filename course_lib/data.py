@@ -46,6 +46,8 @@ class Split(NamedTuple):
 
 
 class Splits(NamedTuple):
+    """The three parts: the net learns from one, decisions are made on the second, the third is scored once."""
+
     train: Split
     val: Split
     test: Split

@@ -31,6 +31,8 @@ SIZES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # suggested; nets 
 
 
 class Finding(NamedTuple):
+    """One thing that was found in a folder."""
+
     file: str  # relative to the folder; "." is the data set
     problem: str  # a short name that stays
     detail: str  # what is wrong and what to do
