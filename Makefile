@@ -57,7 +57,7 @@ data: $(READY)
 	$(BIN)/python -m course_lib data bbbc038
 
 clean: # .venv and data/cache stay: they cost a download
-	rm -rf build dist .pytest_cache .ruff_cache
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY)-site: $(READY)

@@ -52,16 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
-        return options.command(options) or 0
+        status = options.command(options) or 0
+        sys.stdout.flush()
+        return status
     except UserError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # of `... | head`: nobody reads on
-        sys.stdout = None
+    except BrokenPipeError:  # of `... | head`: nobody reads on, and Python must not try once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as problem:
         reason = problem.strerror or type(problem).__name__
-        print(f"error: {problem.filename} cannot be used ({reason}): check path and permissions", file=sys.stderr)
+        where = f"{problem.filename} cannot be used ({reason})" if problem.filename else reason
+        print(f"error: {where}: check path, permissions and free space", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as problem:
         if not _out_of_memory(problem):

@@ -2,6 +2,7 @@
 
 import hashlib
 import stat
+from contextlib import suppress
 from pathlib import Path
 from zipfile import ZipFile, ZipInfo
 
@@ -68,6 +69,8 @@ def download(url: str, sha256: str, path: Path, *, progress: bool = True) -> Non
     try:
         downloader = pooch.HTTPDownloader(progressbar=progress, timeout=60)
         pooch.retrieve(url, known_hash=sha256, fname=path.name, path=path.parent, downloader=downloader)
+        with suppress(OSError):  # of another user's file
+            path.chmod(0o644)  # pooch makes it for one user, and a room shares it
     except OSError as error:  # requests' exceptions are OSErrors without strerror
         reason = error.strerror or type(error).__name__
         raise UserError(

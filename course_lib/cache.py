@@ -19,6 +19,7 @@ from course_lib import files
 from course_lib.errors import UserError
 
 ARCHIVES = "course-archives"  # subfolder for what is downloaded
+PATIENCE = 15 * 60  # seconds; to fetch and prepare BBBC038 takes about one
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
@@ -38,7 +39,8 @@ def folder() -> Path:
 def alone(path: Path) -> Iterator[None]:
     """One process at a time makes `path`; the others say that they wait. A process that is killed lets go at once.
 
-    On a disk that knows no locks, or beside the lock of a user whom this one may not follow, all go on at once.
+    On a disk that knows no locks, or beside the lock of a user whom this one may not follow, all go on at once; where
+    that cannot be told from a lock that is held, after PATIENCE. Files are whole in any case.
 
     Raises:
         UserError: the folder cannot be written.
@@ -50,8 +52,8 @@ def alone(path: Path) -> Iterator[None]:
             lock.acquire(timeout=0)
         except Timeout:
             print(f"another process makes {path.name}: waiting for it", file=sys.stderr, flush=True)
-            lock.acquire()
-    except NotImplementedError:
+            lock.acquire(timeout=PATIENCE)
+    except (NotImplementedError, Timeout):
         pass
     except OSError as error:
         writable = path.parent.is_dir() and os.access(path.parent, os.W_OK)

@@ -26,15 +26,19 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
         raise UserError(f"{folder} is no name for a new folder: choose another one")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already and not empty: choose another folder")
-    scratch = folder.with_name(f".{folder.name}.{uuid4().hex}.partial")
+    empty = folder.exists()  # its parent may be somebody else's
+    scratch = (folder if empty else folder.parent) / f".{folder.name}.{uuid4().hex}.partial"
     try:
         scratch.mkdir(parents=True)
         yield scratch
-        if folder.exists():
-            folder.rmdir()
-        scratch.replace(folder)
+        if not empty:
+            scratch.replace(folder)
+            return
+        for child in list(scratch.iterdir()):
+            child.replace(folder / child.name)
     except OSError as problem:
-        raise UserError(f"{folder} cannot be written ({problem.strerror}): free some space") from problem
+        advice = "free some space or choose another folder"
+        raise UserError(f"{folder} cannot be written ({problem.strerror}): {advice}") from problem
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -42,8 +46,8 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
 def write(path: str | Path, content: str | bytes) -> None:
     """Write a file in one move: a kill at any moment leaves the old file or the new one, never half of one.
 
-    The folder is made where it is missing. Several processes may write the same file: the last one stays. What a killed
-    writer left behind (.NAME.*.partial) is removed once it is a day old.
+    The folder is made where it is missing. Several processes may write the same file (not on Windows): the last one
+    stays. What a killed writer left behind (.NAME.*.partial) is removed once it is a day old.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.

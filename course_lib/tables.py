@@ -48,8 +48,9 @@ class Table:
     def _kept(self) -> list[dict[str, Any]]:
         if not self.path.is_file():
             return []
-        with self.path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            reader = csv.DictReader(file)
-            if reader.fieldnames not in (None, self.columns):
-                raise UserError(f"{self.path} has other columns than {', '.join(self.columns)}: move it away first")
-            return [row for row in reader if row["file"] not in self.names and None not in row.values()]
+        text = self.path.read_text(encoding="utf-8", errors="surrogateescape")
+        reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))  # behind it an interruption cut
+        if reader.fieldnames not in (None, self.columns):
+            raise UserError(f"{self.path} has other columns than {', '.join(self.columns)}: move it away first")
+        rows = [row for row in reader if None not in row and None not in row.values()]
+        return [row for row in rows if row["file"] not in self.names]

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from course_lib.train import fit
 
 EXTRA = ("jupyterlab", "ipykernel", "nbclient", "nbconvert", "latex2mathml")
 MEMORY, DISK = 1.5e9, 1e9  # bytes free: a lesson takes below 1 GB
+CONTAINER = Path("/sys/fs/cgroup")  # of cgroup v2, as a hub of notebooks sets it
 SLOW = 10  # seconds for an epoch of lesson 00, which takes 1.5 on two cores: above it the plans do not hold
 
 
@@ -150,13 +152,15 @@ def _address() -> str:
 
 
 def _free_memory() -> int | None:
-    """Bytes that a program can have without swapping; None where the system does not tell."""
-    try:
+    """Bytes that a program can have without swapping, or that its container allows; None where the system is silent."""
+    found = []
+    with suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    found = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    return 1024 * found[0] if found else None
+        found.append(1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))))
+    with suppress(OSError, ValueError):  # no container, or "max"
+        limit, used = (int((CONTAINER / f"memory.{name}").read_text()) for name in ("max", "current"))
+        found.append(limit - used)
+    return min(found, default=None)
 
 
 def report(points: list[Point]) -> str:

@@ -85,6 +85,7 @@ def test_a_kill_while_writing_leaves_the_old_file_and_the_next_writer_recovers(t
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there a file that is open elsewhere cannot be replaced")
 def test_many_writers_of_one_file_do_not_refuse_each_other(tmp_path):
     contents = [bytes([n]) * 50_000 for n in range(8)]
     with ThreadPoolExecutor(8) as pool:
@@ -336,6 +337,6 @@ def test_a_folder_is_whole_or_absent(tmp_path):
     (tmp_path / "new").mkdir()  # an empty one is taken
     with files.whole_folder(tmp_path / "new") as scratch:
         (scratch / "all").touch()
-        assert not any((tmp_path / "new").iterdir())
+        assert all(path.name.startswith(".") for path in (tmp_path / "new").iterdir())
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["all"]
     assert len(list(tmp_path.iterdir())) == 1

@@ -144,12 +144,15 @@ def test_an_image_without_nuclei_gets_a_table_without_rows(trained, tmp_path):
     assert (tmp_path / "found/counts.csv").read_text() == "file,nuclei,area\ndark.png,0,0\n"
 
 
-def test_tables_keep_what_earlier_calls_found(trained, folder, tmp_path):
+@pytest.mark.parametrize(
+    "cut", ["cell5.png,1,7", "cell5.png,1,7,3.0,4", "cell5.png,1,7,3.0,4.0,5.0\n", "cell5.png,1\n"]
+)
+def test_tables_keep_what_earlier_calls_found(trained, folder, tmp_path, cut):
     call = ["predict", "--model", str(trained / "model.pt"), "--out", str(tmp_path), "--instances"]
     assert main([*call, *(str(folder / f"images/cell{n}.png") for n in (3, 4))]) == 0
     both = (tmp_path / "nuclei.csv").read_text()
     with (tmp_path / "nuclei.csv").open("a") as file:
-        file.write("cell5.png,1,7")  # a call that was killed while it wrote
+        file.write(cut)  # a call that was killed while it wrote
     assert main([*call, str(folder / "images/cell4.png")]) == 0  # once more
     assert (tmp_path / "nuclei.csv").read_text() == both
     assert main([*call, str(folder / "images/cell2.png")]) == 0
@@ -189,17 +192,22 @@ def test_a_folder_that_may_not_be_entered(command, tmp_path, monkeypatch, capsys
         monkeypatch.setattr(Path, name, refuse)
     assert main([word.replace("FOLDER", "closed") for word in command]) == 2
     said = capsys.readouterr().err
-    assert re.fullmatch(r"error: closed\S* cannot be used \(Permission denied\): check path and permissions\n", said)
+    assert re.fullmatch(
+        r"error: closed\S* cannot be used \(Permission denied\): check path, permissions and free space\n", said
+    )
 
 
 def test_too_little_memory_is_said_in_a_sentence(monkeypatch, tmp_path, capsys):
-    assert main(["train", "--size", "32", "--widths", "9000000", "9000000", "--out", str(tmp_path / "x")]) == 2
+    assert main(["train", "--size", "32", "--widths", "9000000000000", "2", "--out", str(tmp_path / "x")]) == 2
     assert last_line(capsys.readouterr().err).startswith("error: the memory does not suffice: use smaller widths")
 
 
 def test_another_runtime_error_is_no_question_of_memory(monkeypatch, tmp_path):
-    monkeypatch.setattr("course_lib.__main__.membranes.write_folder", lambda *_, **__: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    def broken(*_, **__):
+        raise RuntimeError("sizes do not match")
+
+    monkeypatch.setattr("course_lib.__main__.membranes.write_folder", broken)
+    with pytest.raises(RuntimeError, match="sizes do not match"):
         main(["draw", str(tmp_path / "x")])
 
 
@@ -207,8 +215,11 @@ def test_another_runtime_error_is_no_question_of_memory(monkeypatch, tmp_path):
 def test_nobody_reads_on(tmp_path):
     write_folder(tmp_path / "tissue", count=3, size=64)
     command = f'"{sys.executable}" -m course_lib masks "{tmp_path / "tissue"}" | head -c 0'
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
-    assert done.stderr == ""
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
 
 
 def test_a_model_of_tiles_keeps_the_resolution_by_itself(folder, tmp_path):

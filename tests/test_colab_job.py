@@ -51,7 +51,9 @@ def test_an_unknown_lesson_is_named(capsys):
 
 
 @pytest.mark.parametrize("with_git", [True, False])
-def test_files_of_the_course(with_git, tmp_path, monkeypatch):
+def test_files_of_the_course(with_git, tmp_path):
+    tmp_path = tmp_path / "course"
+    tmp_path.mkdir()
     for name in (
         "README.md",
         "data/results/a.json",
@@ -67,6 +69,8 @@ def test_files_of_the_course(with_git, tmp_path, monkeypatch):
         for command in (["init", "-q"], ["add", "-A"]):
             subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
     else:
-        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+        subprocess.run(
+            ["git", "-C", str(tmp_path.parent), "init", "-q"], check=True
+        )  # of somebody who unpacked a zip in it
     expected = ["README.md", "data/results/a.json"]
     assert [name for name in checkout.files(tmp_path) if name != ".gitignore"] == expected

@@ -4,15 +4,26 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-MADE = {".git", ".venv", "build", "dist", "runs", "__pycache__", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints"}
+MADE = {
+    ".git",
+    ".venv",
+    "build",
+    "dist",
+    "runs",
+    "__pycache__",
+    ".pytest_cache",
+    ".ruff_cache",
+    ".ipynb_checkpoints",
+    ".hypothesis",
+}
 
 
 def files(root: Path = ROOT) -> list[str]:
     """Paths below `root`, sorted, with / between their parts."""
-    git = ["git", "-C", str(root), "ls-files", "-z"]
-    try:
+    if (root / ".git").exists():  # not a folder of somebody else's that this one lies in
+        git = ["git", "-C", str(root), "ls-files", "-z"]
         listed = subprocess.run(git, check=True, capture_output=True, text=True).stdout.split("\0")
-    except (OSError, subprocess.CalledProcessError):
+    else:
         listed = [path.relative_to(root).as_posix() for path in root.rglob("*") if not _made(path.relative_to(root))]
     return sorted(name for name in listed if name and (root / name).is_file())
 

@@ -115,7 +115,7 @@ def run(python: Path, names: list[str], preset: str) -> list[dict]:
         room.mkdir()
         env = {key: value for key, value in os.environ.items() if not key.startswith(("COURSE_", "PYTHON", "MPL"))}
         env |= address(course, Path(scratch, "course.git"))
-        env |= {"COURSE_PRESET": preset, "COURSE_DATA": str(room / "data")}
+        env |= {"COURSE_PRESET": preset, "COURSE_DATA": str(room / "data"), "CUDA_VISIBLE_DEVICES": ""}
         for name in names:
             started = time.perf_counter()
             done = subprocess.run(
@@ -136,14 +136,11 @@ def run(python: Path, names: list[str], preset: str) -> list[dict]:
     return rows
 
 
-def write_down(rows: list[dict], versions: dict[str, str], preset: str, here: dict) -> Path:
+def write_down(rows: list[dict], versions: dict[str, str], about: str, command: str, here: dict) -> Path:
     """data/results/colab.json: seconds of the set-up cell, which installs in the first lesson, and of all cells."""
     measured = here | {name: versions[name] for name in ("python", "torch")} | {"versions": versions}
     kept = [{"lesson": row["lesson"], **{key: round(row[key], 1) for key in ("setup", "seconds")}} for row in rows]
-    about = f"Every lesson in an environment with Colab's versions, one after the other, preset {preset}, no GPU."
-    return store(
-        "colab", kept, about=about, command=f"python tools/colab.py --preset {preset} --store", measured=measured
-    )
+    return store("colab", kept, about=about, command=command, measured=measured)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -155,6 +152,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--store", action="store_true", help="write data/results/colab.json")
     args = parser.parse_args(argv)
+    if args.store and args.only:
+        parser.error("--store writes the table of all lessons: leave --only out")
     try:
         names = select(sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb")), args.only)
     except UserError as mistake:
@@ -172,7 +171,11 @@ def main(argv: list[str] | None = None) -> int:
     rows = run(python, names, args.preset)
     passed = all(row["passed"] for row in rows)
     if args.store and passed:
-        print(write_down(rows, versions, args.preset, here))
+        about = (
+            f"Every lesson in an environment with Colab's versions, one after the other, preset {args.preset}, no GPU."
+        )
+        command = f"python tools/colab.py {'--python PYTHON ' if args.python else ''}--preset {args.preset} --store"
+        print(write_down(rows, versions, about, command, here))
     return int(not passed)
 
 

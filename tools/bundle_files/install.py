@@ -33,7 +33,7 @@ def main() -> int:
             if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                 stop(f"{name} is damaged: copy and unpack the bundle again")
     print("installing into .venv", flush=True)
-    if subprocess.run([sys.executable, "-m", "venv", HERE / ".venv"]).returncode:
+    if subprocess.run([sys.executable, "-m", "venv", "--clear", HERE / ".venv"]).returncode:
         stop("venv is missing: on Debian and Ubuntu, sudo apt install python3-venv")
     pip = [PYTHON, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-index"]
     if subprocess.run([*pip, "--find-links", HERE / "wheels", "unetpp-course[notebooks]"]).returncode:
