@@ -100,8 +100,7 @@ def doctor(options: argparse.Namespace) -> int:
         local = os.environ.get(source.variable)
         wrong |= bool(local) and not Path(local).is_file()
         print(f"{name:13} {_where_is(name, local)}")
-    needed = ("jupyterlab", "ipykernel", "latex2mathml", "nbclient", "nbconvert")
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    missing = [name for name in workshop.EXTRA if importlib.util.find_spec(name) is None]
     if missing:
         print(f'missing       {", ".join(missing)}: pip install -e ".[notebooks]"')
     if not cuda:

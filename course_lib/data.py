@@ -249,11 +249,12 @@ def prepare(
     alone = Lock()
 
     def work(sample: Sample) -> list[tuple[np.ndarray, np.ndarray, str]]:
-        with alone if pixels.extent(read(sample.image)) > LARGE else nullcontext():
-            return pieces_of(sample)
+        content = read(sample.image)
+        with alone if pixels.extent(content) > LARGE else nullcontext():
+            return pieces_of(sample, content)
 
-    def pieces_of(sample: Sample) -> list[tuple[np.ndarray, np.ndarray, str]]:
-        image, labels = _read_sample(sample, read, where)
+    def pieces_of(sample: Sample, content: bytes) -> list[tuple[np.ndarray, np.ndarray, str]]:
+        image, labels = _read_sample(sample, content, read, where)
         if tiles:
             return [(*piece, f"{sample.id}{TILE}{place}") for place, piece in pixels.cut(image, labels, size).items()]
         return [(pixels.resize_image(image, size), pixels.resize_labels(labels, size), sample.id)]
@@ -267,9 +268,11 @@ def prepare(
     return Prepared(np.stack(images), labels, list(ids))
 
 
-def _read_sample(sample: Sample, read: Callable[[str], bytes], where: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Image uint8 (H, W, 3) and instance labels int32 (H, W), at the size of the files."""
-    image = pixels.read_image(read(sample.image), f"{where}/{sample.image}")
+def _read_sample(
+    sample: Sample, content: bytes, read: Callable[[str], bytes], where: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Image uint8 (H, W, 3), whose file is `content`, and instance labels int32 (H, W), at the size of the files."""
+    image = pixels.read_image(content, f"{where}/{sample.image}")
     labels = np.zeros(image.shape[:2], np.int32)
     for number, name in enumerate(sample.masks, start=1):
         mask = pixels.read_mask(read(name), f"{where}/{name}")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -674,7 +675,8 @@ def test_real_archive_has_the_layout(real):
         samples = data.find_samples(archive.namelist(), real, mask_per_nucleus=True)
         assert len(samples) >= 3
         assert all(len(sample.id) == 64 for sample in samples)
-        image, labels = data._read_sample(samples[0], lambda name: data.read_entry(archive, name), real)
+        read = partial(data.read_entry, archive)
+        image, labels = data._read_sample(samples[0], read(samples[0].image), read, real)
     assert labels.max() == len(samples[0].masks)
     assert image.shape[:2] == labels.shape
 

@@ -359,7 +359,8 @@ def score(net):
 # Which cut hurts a trained net most? Which damage can training repair?
 #
 # Pooled IoU says how much is found. Boundary IoU compares the rims alone, two pixels wide: it sees the borders. First
-# question: cut after training. (`run_folder()` is where trainings are kept on Colab, and None elsewhere.)
+# question: cut after training. (`run_folder()` is where trainings are kept on Colab; elsewhere it is None, unless
+# `COURSE_RUNS` names a folder.)
 
 # %%
 seeds, depth = range(SEED, SEED + sizes.seeds), len(sizes.widths) - 1

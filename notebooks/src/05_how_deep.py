@@ -261,7 +261,8 @@ for kind, found in live.items():
 # intervals are wider than anything we would call a difference, because with two seeds $t$ is 12.7. More runs do not fit
 # into a lesson. So here is the same experiment with five seeds and depths 1 to 4 (L1 to L4). A fifth net, L1 wide, has
 # depth 1 and the work of L4. The drawn images are new for every seed. Real nuclei (bbbc038), the same for every seed,
-# are a third kind. (`run_folder()`, in the cells above, is where trainings are kept on Colab, and None elsewhere.)
+# are a third kind. (`run_folder()`, in the cells above, is where trainings are kept on Colab; elsewhere it is None,
+# unless `COURSE_RUNS` names a folder.)
 
 # %%
 stored = results.load_results("depth")

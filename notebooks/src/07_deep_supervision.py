@@ -233,8 +233,8 @@ assert of_maps < 0.5 < of_logits
 # ## With and without
 #
 # Now train UNet++ both ways, the same weights and the same batches in each pair. `fit` uses the loss of exercise 1 by
-# itself: it averages over whatever list the net returns. (`run_folder()` is where trainings are kept on Colab, and None
-# elsewhere.)
+# itself: it averages over whatever list the net returns. (`run_folder()` is where trainings are kept on Colab;
+# elsewhere it is None, unless `COURSE_RUNS` names a folder.)
 
 
 # %%

@@ -131,7 +131,8 @@ check_prune(prune)
 # ## Does it change anything?
 #
 # Train one net with all heads, cut it at every level, and compare the heads that stay with what they said in the whole
-# net. Not about equal: equal. (`run_folder()` is where trainings are kept on Colab, and None elsewhere.)
+# net. Not about equal: equal. (`run_folder()` is where trainings are kept on Colab; elsewhere it is None, unless
+# `COURSE_RUNS` names a folder.)
 
 
 # %%

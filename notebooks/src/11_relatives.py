@@ -150,8 +150,8 @@ assert torch.equal(attention.prune(1)(image)[0], attention(image)[0]) and gates 
 
 # %% [markdown]
 # **Predict first.** After some training on built-in images: will the gate on the longest skip, from $x^{0,0}$ to the
-# last node of row 0, be open on nuclei, or on the background? (`run_folder()` is where trainings are kept on Colab, and
-# None elsewhere.)
+# last node of row 0, be open on nuclei, or on the background? (`run_folder()` is where trainings are kept on Colab;
+# elsewhere it is None, unless `COURSE_RUNS` names a folder.)
 
 # %% tags=["timing"]
 splits = data.load("synthetic", sizes.size, count=sizes.images, seed=SEED)
