@@ -17,7 +17,7 @@ LESSONS := $(sort $(wildcard notebooks/*.ipynb))
 .PHONY: course test lab colab site slides bundle notebooks lint data clean
 
 course: $(READY)
-	$(BIN)/python -m course_lib run --out build/course
+	$(BIN)/python -m tools.run --out build/course
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "not browser" -n $(JOBS) --dist loadfile

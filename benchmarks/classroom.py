@@ -16,9 +16,9 @@ import threading
 import time
 from pathlib import Path
 
-from course_lib.archive import sha256_of
-from course_lib.cache import read
 from course_lib.data import Prepared
+from course_lib.data.archive import sha256_of
+from course_lib.data.cache import read
 from course_lib.results import machine, store
 
 LEARNER = """

@@ -12,14 +12,13 @@ from pathlib import Path
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from course_lib import augment
 from course_lib.data import Splits, load
 from course_lib.grid import NestedUNet
 from course_lib.losses import bce_dice, deep_supervision
 from course_lib.predict import standardise
+from course_lib.predict.setting import Setting
 from course_lib.results import machine
-from course_lib.setting import Setting
-from course_lib.train import Recipe, fit, make_optimiser, one_cycle
+from course_lib.train import Recipe, augment, fit, make_optimiser, one_cycle
 
 WIDTHS, SIZE, IMAGES = (8, 16, 32, 64, 128), 96, 200
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from course_lib.apply import apply_to
 from course_lib.grid import NestedUNet
+from course_lib.predict.apply import apply_to
+from course_lib.predict.setting import Setting
 from course_lib.results import machine
-from course_lib.runner import peak_memory
-from course_lib.setting import Setting
+from tools.run.lessons import peak_memory
 
 
 def main() -> None:

@@ -35,9 +35,9 @@ from course_lib.data import Split, load
 from course_lib.grid import NestedUNet
 from course_lib.losses import bce_dice, deep_supervision
 from course_lib.measure import macs
-from course_lib.race import one_by_one
+from course_lib.predict.setting import FORMATS, Setting, torch_device
 from course_lib.results import machine, store, table
-from course_lib.setting import FORMATS, Setting, torch_device
+from course_lib.results.race import one_by_one
 from course_lib.train import batches
 
 DEVICE = torch_device("auto").type

@@ -14,9 +14,11 @@ from pathlib import Path
 import torch
 from ipywidgets import interactive
 
-from course_lib import data, presets, widgets
+from course_lib import data
 from course_lib.grid import NestedUNet
+from course_lib.lesson import presets
 from course_lib.results import machine, table
+from course_lib.show import widgets
 
 LIMIT = 200  # what a reader still takes for "at once"; the goal on two cores with the preset laptop
 

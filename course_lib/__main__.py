@@ -18,31 +18,21 @@ import torch
 from PIL import Image
 from torch import nn
 
-from course_lib import (
-    cache,
-    checkpoint,
-    data,
-    distributed,
-    experiments,
-    mask_doctor,
-    membranes,
-    presets,
-    progress,
-    results,
-    runner,
-    workshop,
-)
-from course_lib.apply import apply_to, nuclei_of, objects, outlined
+from course_lib import data, results
+from course_lib.data import cache, mask_doctor, membranes
+from course_lib.data.pixels import labels_file
 from course_lib.errors import UserError
-from course_lib.export import export_onnx, model_card
 from course_lib.files import write
 from course_lib.grid import SKIPS, NestedUNet
-from course_lib.instances import instance_scores
-from course_lib.pixels import labels_file
+from course_lib.lesson import presets
+from course_lib.lesson.colab import NOTEBOOK_PACKAGES
 from course_lib.predict import Head, probabilities
-from course_lib.setting import FORMATS, Setting, cpu_has_bf16, torch_device
-from course_lib.tables import COUNTS, NUCLEI, Table
-from course_lib.train import Recipe, Row, evaluate, fit
+from course_lib.predict.apply import apply_to, nuclei_of, objects, outlined
+from course_lib.predict.export import export_onnx, model_card
+from course_lib.predict.instances import instance_scores
+from course_lib.predict.setting import FORMATS, Setting, cpu_has_bf16, torch_device
+from course_lib.predict.tables import COUNTS, NUCLEI, Table
+from course_lib.train import Recipe, Row, checkpoint, distributed, evaluate, fit
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,10 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def doctor(options: argparse.Namespace) -> int:
     """What this machine can do, what is missing, what to type."""
-    if options.workshop:
-        points = workshop.checklist()
-        print(workshop.report(points))
-        return 0 if all(point.good for point in points) else 2
     cuda = torch.cuda.is_available()
     facts = results.machine()
     print(f"Python        {facts['python']}")
@@ -91,7 +77,7 @@ def doctor(options: argparse.Namespace) -> int:
     print(f"device        {facts['device']}")
     if not cuda:
         print(f"bfloat16      {'in hardware: --precision auto uses it' if cpu_has_bf16() else 'not in hardware'}")
-    print(f"preset        {presets.resolve()} (run --preset or COURSE_PRESET changes it)")
+    print(f"preset        {presets.resolve()} (COURSE_PRESET changes it)")
     folder = cache.folder()
     nearest = next((path for path in (folder, *folder.parents) if path.exists()), Path.cwd())
     print(f"data cache    {folder} ({shutil.disk_usage(nearest).free / 1e9:.0f} GB free)")
@@ -100,12 +86,12 @@ def doctor(options: argparse.Namespace) -> int:
         local = os.environ.get(source.variable)
         wrong |= bool(local) and not Path(local).is_file()
         print(f"{name:13} {_where_is(name, local)}")
-    missing = [name for name in workshop.EXTRA if importlib.util.find_spec(name) is None]
+    missing = [name for name in NOTEBOOK_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         print(f'missing       {", ".join(missing)}: pip install -e ".[notebooks]"')
     if not cuda:
         print("no GPU        every lesson runs without one; on Colab: Runtime, Change runtime type, T4 GPU")
-    print("next          python -m course_lib run     (every lesson; the page is build/course/index.html)")
+    print("next          make course     (every lesson; the page is build/course/index.html)")
     return 2 if missing or wrong else 0
 
 
@@ -143,25 +129,6 @@ def masks(options: argparse.Namespace) -> int:
     findings = mask_doctor.examine(options.folder, options.size)
     print(mask_doctor.report(findings))
     return int(any(finding.problem not in mask_doctor.NOTES for finding in findings))
-
-
-def show_progress(options: argparse.Namespace) -> None:
-    """One table of many learners' files, which checks write where COURSE_PROGRESS names one."""
-    # The shells of Windows hand "*.jsonl" over as it is.
-    files = []
-    for path in map(Path, options.files):
-        files += sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
-    if not files:
-        raise UserError(f"no file is called {' or '.join(options.files)}: check the path")
-    print(results.table(progress.overview(files)))
-
-
-def run(options: argparse.Namespace) -> int:
-    """Execute the lessons and write a page about them."""
-    rows = runner.run_lessons(
-        results.CHECKOUT / "notebooks", Path(options.out), preset=options.preset, only=options.only, progress=True
-    )
-    return int(any(row["status"] != "passed" for row in rows))
 
 
 def train(options: argparse.Namespace) -> None:
@@ -264,11 +231,6 @@ def export(options: argparse.Namespace) -> None:
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, probabilities as in PyTorch; {card}")
 
 
-def experiment(options: argparse.Namespace) -> None:
-    """Measure one of the tables in data/results again."""
-    print(experiments.run(options.name, options.workers))
-
-
 def _setting(options: argparse.Namespace) -> Setting:
     if options.precision == "auto":
         return Setting.fast(options.device)
@@ -348,8 +310,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         return sub
 
-    sub = add("doctor", doctor)
-    sub.add_argument("--workshop", action="store_true", help="try what a machine of a workshop must do, in a minute")
+    add("doctor", doctor)
 
     sub = add("data", fetch)
     sub.add_argument("name", choices=list(data.SOURCES))
@@ -365,14 +326,6 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("folder", help="holds images/ and masks/")
     sub.add_argument("--size", type=_positive, default=96, help="side at which you want to train, in pixels")
     sub.add_argument("--mend", metavar="DIR", help="a new folder for the mended copy")
-
-    sub = add("progress", show_progress)
-    sub.add_argument("files", nargs="+", metavar="FILE", help="one for each learner")
-
-    sub = add("run", run)
-    sub.add_argument("--preset", default="auto", choices=["auto", *presets.PRESETS])
-    sub.add_argument("--only", nargs="+", default=(), metavar="NN", help="lessons by number or name")
-    sub.add_argument("--out", default="build/course")
 
     sub = add("train", train)
     sub.add_argument("--data", default="synthetic", metavar="NAME|FOLDER")
@@ -411,10 +364,6 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--model", required=True)
     sub.add_argument("--out", required=True, metavar="FILE.onnx")
     sub.add_argument("--head", type=_head, default="mean", help="mean, or a level 1, 2, 3 ... (a smaller file)")
-
-    sub = add("experiment", experiment)
-    sub.add_argument("name", choices=list(experiments.EXPERIMENTS))
-    sub.add_argument("--workers", type=_positive, default=1, help="runs at a time, each on one thread (default: 1)")
     return parser
 
 

@@ -6,12 +6,12 @@ import torch
 from PIL import Image
 from skimage.draw import disk
 
-from course_lib.apply import Found, apply_to, nuclei_of, objects, outlined
+from course_lib.data.pixels import read_image, resize_image
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
-from course_lib.pixels import read_image, resize_image
 from course_lib.predict import predict
-from course_lib.setting import Setting
+from course_lib.predict.apply import Found, apply_to, nuclei_of, objects, outlined
+from course_lib.predict.setting import Setting
 
 CPU = Setting("cpu")
 

@@ -9,7 +9,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import pytest
 
-from course_lib import archive
+from course_lib.data import archive
 from course_lib.errors import UserError
 
 

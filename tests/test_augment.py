@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from course_lib.augment import BRIGHTNESS, CONTRAST, SHIFT, Draw, apply, crop, draw, light, turn
+from course_lib.train.augment import BRIGHTNESS, CONTRAST, SHIFT, Draw, apply, crop, draw, light, turn
 
 PLAIN = {"flip": [False, False], "turn": False, "shift": [0.0, 0.0], "gain": [1.0] * 3, "offset": [0.0] * 3}
 

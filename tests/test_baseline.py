@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from skimage.filters import threshold_otsu
 
-from course_lib.baseline import otsu_masks
 from course_lib.data import Split
 from course_lib.metrics import count, iou
+from course_lib.predict.baseline import otsu_masks
 
 
 def split(images):

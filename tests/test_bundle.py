@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from course_lib import cache, data
+from course_lib import data
+from course_lib.data import cache
 from course_lib.errors import UserError
 from tools import bundle
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from filelock import Timeout
 
-from course_lib import cache
+from course_lib.data import cache
 from course_lib.errors import UserError
 
 NAMES = ("images", "ids")

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from course_lib import files
-from course_lib.checkpoint import config_of, load, load_model, same_weights, save, save_model
 from course_lib.errors import UserError
 from course_lib.files import write
 from course_lib.grid import NestedUNet
 from course_lib.relatives import RELATIVES
+from course_lib.train.checkpoint import config_of, load, load_model, same_weights, save, save_model
 
 OPTIONS = {"in_channels": 2, "classes": 3, "widths": (4, 6, 10), "wiring": "unet+", "deep_supervision": True}
 

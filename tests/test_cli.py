@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 
 from course_lib.__main__ import main
-from course_lib.apply import apply_to
-from course_lib.checkpoint import load_model, same_weights, save_model
 from course_lib.data import load
+from course_lib.data.membranes import write_folder
 from course_lib.grid import NestedUNet
-from course_lib.membranes import write_folder
-from course_lib.setting import Setting
+from course_lib.predict.apply import apply_to
+from course_lib.predict.setting import Setting
 from course_lib.train import fit
+from course_lib.train.checkpoint import load_model, same_weights, save_model
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAIN = ["train", "--size", "32", "--widths", "4", "6", "--precision", "fp32", "--device", "cpu"]
@@ -98,7 +98,7 @@ def test_a_larger_file_does_not_hold_more_nuclei(trained, folder, tmp_path, monk
     """The net sees 32x32 whatever the file; two middles two of its pixels apart are one nucleus in either file."""
     y, x = np.mgrid[:32, :32]
     found = np.where(np.minimum((x - 13) ** 2, (x - 15) ** 2) + (y - 14) ** 2 < 36, 0.9, 0.1)
-    monkeypatch.setattr("course_lib.apply.predict", lambda *_, **__: torch.tensor(found)[None])
+    monkeypatch.setattr("course_lib.predict.apply.predict", lambda *_, **__: torch.tensor(found)[None])
     for side in (32, 320):
         Image.new("L", (side, side)).save(tmp_path / f"{side}.png")
         call = ["predict", "--model", str(trained / "model.pt"), str(tmp_path / f"{side}.png"), "--instances"]
@@ -293,7 +293,7 @@ def test_predict_native_keeps_the_resolution_and_heads_differ(trained, folder, t
 def test_doctor_ends_with_what_to_type_next(capsys):
     status = main(["doctor"])
     text = capsys.readouterr().out
-    assert status == 0 and "python -m course_lib run" in last_line(text)
+    assert status == 0 and "python -m tools.run" in last_line(text)
     assert torch.__version__ in text
 
 

@@ -6,16 +6,17 @@ from types import ModuleType
 import pytest
 import torch
 
-from course_lib import colab, train
-from course_lib.checkpoint import same_weights
+from course_lib import train
 from course_lib.data import Split, Splits
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
+from course_lib.lesson import colab
 from course_lib.losses import bce_dice
 from course_lib.predict import as_input
-from course_lib.runs import seen
-from course_lib.setting import Setting
+from course_lib.predict.setting import Setting
 from course_lib.train import Recipe, fit
+from course_lib.train.checkpoint import same_weights
+from course_lib.train.runs import seen
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from course_lib.compare import Interval, bootstrap, holm, interval_from_table, paired_interval
+from course_lib.results.compare import Interval, bootstrap, holm, interval_from_table, paired_interval
 
 RNG = np.random.default_rng(0)
 

@@ -17,7 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from course_lib import cache, data
+from course_lib import data
+from course_lib.data import cache
 from course_lib.errors import UserError
 
 REAL = os.environ.get("COURSE_BBBC038_ARCHIVE")  # read before the fixture below hides it
@@ -335,7 +336,8 @@ def test_leftovers_of_killed_runs_go_when_the_cache_is_used(bbbc, own_cache):
 CHILDREN = """
 import hashlib, os, signal, sys, time
 from pathlib import Path
-from course_lib import cache, data
+from course_lib import data
+from course_lib.data import cache
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -9,10 +9,10 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.text import Text
 
-from course_lib import diagram
-from course_lib.diagram import grid
 from course_lib.grid import SKIPS, NestedUNet
-from course_lib.palette import BLUE, GREEN, GREY, RED
+from course_lib.show import diagram
+from course_lib.show.diagram import grid
+from course_lib.show.palette import BLUE, GREEN, GREY, RED
 
 TINY = (4, 6, 10)
 

@@ -10,8 +10,8 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
-from course_lib import distributed
-from course_lib.distributed import GlobalBatchNorm
+from course_lib.train import distributed
+from course_lib.train.distributed import GlobalBatchNorm
 
 TRAIN = "train --size 32 --widths 4 6 --deep-supervision --epochs 25 --batch-size 2 --device cpu --precision fp32"
 

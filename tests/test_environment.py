@@ -68,7 +68,7 @@ def test_environment_yml_asks_for_the_python_of_pyproject():
     assert sys.version.split()[0] in SpecifierSet(PROJECT["requires-python"])
 
 
-@pytest.mark.parametrize("file", ["environment.yml", "Makefile", ".github/workflows/test.yml", "course_lib/runner.py"])
+@pytest.mark.parametrize("file", ["environment.yml", "Makefile", ".github/workflows/test.yml", "tools/run/lessons.py"])
 def test_extras_that_are_named_exist(file):
     text = (ROOT / file).read_text(encoding="utf-8")
     named = re.findall(r"\.\[([\w,]+)\]", text) + re.findall(r"^EXTRAS := ([\w,]+)", text, re.M)

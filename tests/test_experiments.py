@@ -10,13 +10,14 @@ from time import sleep
 import pytest
 import torch
 
-from course_lib import experiments, results
-from course_lib.checkpoint import same_weights
+from benchmarks import experiments
+from benchmarks.experiments import EXPERIMENTS, Experiment, append_line, fresh, read_lines
+from course_lib import results
 from course_lib.data import load
 from course_lib.errors import UserError
-from course_lib.experiments import EXPERIMENTS, Experiment, append_line, fresh, read_lines
 from course_lib.grid import NestedUNet
 from course_lib.measure import macs, matched_widths, parameters
+from course_lib.train.checkpoint import same_weights
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_a_finished_experiment_is_stored_with_its_origin(folders, monkeypatch):
     path = experiments.run("tiny")
     content = json.loads(path.read_text(encoding="utf-8"))
     assert path == folders / "results/tiny.json"
-    assert (content["about"], content["command"]) == ("Eighths.", "python -m course_lib experiment tiny")
+    assert (content["about"], content["command"]) == ("Eighths.", "python -m benchmarks.experiments tiny")
     assert content["rows"] == [{"net": "unet", "seed": s, "iou_pooled": s / 8} for s in (1, 2, 3)]
     assert {"device", "torch", "date", "commit"} <= set(content["measured"])
     assert list((folders / "runs").iterdir()) == []  # the next call measures anew

@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib import export, predict
-from course_lib.checkpoint import same_weights
+from course_lib import predict
 from course_lib.errors import UserError
-from course_lib.export import export_onnx, model_card
 from course_lib.grid import NestedUNet
 from course_lib.measure import macs, parameters
-from course_lib.predict import probabilities
+from course_lib.predict import export, probabilities
+from course_lib.predict.export import export_onnx, model_card
+from course_lib.predict.setting import Setting
 from course_lib.relatives import AttentionUNetPlusPlus, RefineNet
-from course_lib.setting import Setting
+from course_lib.train.checkpoint import same_weights
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 needs_onnx = pytest.mark.skipif(

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from course_lib.checkpoint import load, load_model, same_weights
 from course_lib.data import load as load_data
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
 from course_lib.train import fit
+from course_lib.train.checkpoint import load, load_model, same_weights
 
 HERE = Path(__file__).resolve().parent
 FAULTS = {

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib.checkpoint import same_weights
-from course_lib.fold import folded
 from course_lib.grid import SKIPS, NestedUNet
+from course_lib.predict.fold import folded
+from course_lib.train.checkpoint import same_weights
 
 
 def worn(**options):

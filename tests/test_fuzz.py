@@ -22,11 +22,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from course_lib import archive, checkpoint, data, pixels, presets, progress, setting
+from course_lib import data
 from course_lib.__main__ import main
+from course_lib.data import archive, pixels
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
-from course_lib.tables import COUNTS, Table
+from course_lib.lesson import presets, progress
+from course_lib.predict import setting
+from course_lib.predict.tables import COUNTS, Table
+from course_lib.train import checkpoint
 from tools import run_parametrised
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # Pillow says what it finds wrong in a tif

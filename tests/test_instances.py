@@ -5,7 +5,7 @@ import pytest
 from skimage.draw import disk
 from skimage.transform import resize
 
-from course_lib.instances import separate
+from course_lib.predict.instances import separate
 
 
 def disks(*circles, shape=(40, 56)):

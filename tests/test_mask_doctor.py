@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from course_lib import data
+from course_lib.data.mask_doctor import examine, mend, report
+from course_lib.data.membranes import write_folder
 from course_lib.errors import UserError
-from course_lib.mask_doctor import examine, mend, report
-from course_lib.membranes import write_folder
 
 H, W = 40, 56
 SIZE = 32

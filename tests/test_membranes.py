@@ -6,8 +6,8 @@ from scipy.ndimage import distance_transform_edt
 from skimage.measure import label
 
 from course_lib.data import load
+from course_lib.data.membranes import SPACING, THICKNESS, draw_membranes, write_folder
 from course_lib.errors import UserError
-from course_lib.membranes import SPACING, THICKNESS, draw_membranes, write_folder
 
 
 def test_images_depend_on_seed_and_number_alone():

@@ -4,7 +4,7 @@ import re
 
 import nbformat
 
-from course_lib.pages import lesson_page, offline
+from tools.run.pages import lesson_page, offline
 
 
 def page(text, **beside):

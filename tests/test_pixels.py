@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from course_lib import pixels
+from course_lib.data import pixels
 from course_lib.errors import UserError
 
 

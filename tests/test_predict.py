@@ -9,7 +9,7 @@ from course_lib.errors import UserError
 from course_lib.grid import NestedUNet, VGGBlock
 from course_lib.measure import peak_memory
 from course_lib.predict import as_input, predict, probabilities, probability, standardise
-from course_lib.setting import FORMATS, Setting, torch_device
+from course_lib.predict.setting import FORMATS, Setting, torch_device
 
 CPU = Setting(device="cpu")
 

@@ -7,7 +7,7 @@ import pytest
 from course_lib.__main__ import main
 from course_lib.checks import check_average_precision, check_blend
 from course_lib.errors import UserError
-from course_lib.progress import overview
+from tools.run.progress import overview
 from tests.wrong_answers import average_precision, blend
 
 

@@ -10,12 +10,12 @@ from statistics import fmean
 import numpy as np
 import pytest
 
-from course_lib.baseline import otsu_masks
-from course_lib.compare import bootstrap, paired_interval
 from course_lib.data import load
 from course_lib.metrics import scores
-from course_lib.race import standings
+from course_lib.predict.baseline import otsu_masks
 from course_lib.results import load_results
+from course_lib.results.compare import bootstrap, paired_interval
+from course_lib.results.race import standings
 
 ROOT = Path(__file__).resolve().parent.parent
 

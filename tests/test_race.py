@@ -4,14 +4,23 @@ import pytest
 import torch
 from torch import Generator
 
-from course_lib import augment
-from course_lib.checkpoint import same_weights
 from course_lib.data import load
 from course_lib.grid import NestedUNet
 from course_lib.losses import bce_dice
 from course_lib.predict import as_input
-from course_lib.race import POPULAR, RACE, Entrant, OneByOne, mark_of, one_by_one, popular, seconds_to, standings
-from course_lib.train import Recipe, batches
+from course_lib.results.race import (
+    POPULAR,
+    RACE,
+    Entrant,
+    OneByOne,
+    mark_of,
+    one_by_one,
+    popular,
+    seconds_to,
+    standings,
+)
+from course_lib.train import Recipe, augment, batches
+from course_lib.train.checkpoint import same_weights
 
 SPLITS = load("synthetic", 32, count=60, seed=3)
 

@@ -13,6 +13,7 @@ from course_lib.grid import NestedUNet, VGGBlock
 from course_lib.losses import bce_dice, deep_supervision
 from course_lib.measure import macs, parameters
 from course_lib.predict import predict, probabilities, standardise
+from course_lib.predict.setting import Setting
 from course_lib.relatives import (
     RELATIVES,
     AttentionUNetPlusPlus,
@@ -27,7 +28,6 @@ from course_lib.relatives import (
     UNet3Plus,
     border_weights,
 )
-from course_lib.setting import Setting
 from course_lib.train import Recipe, fit
 
 WIDTHS = (4, 6, 10)

@@ -10,7 +10,7 @@ import torch
 
 from course_lib import results
 from course_lib.errors import UserError
-from course_lib.presets import PRESETS, Sizes, resolve, sizes
+from course_lib.lesson.presets import PRESETS, Sizes, resolve, sizes
 from course_lib.results import as_json, load_results, machine, record, store, table
 
 # record

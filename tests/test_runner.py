@@ -15,10 +15,10 @@ import nbformat
 import pytest
 import zmq.asyncio
 
-from course_lib import runner
 from course_lib.errors import UserError
-from course_lib.report import summary
-from course_lib.runner import run_lessons, select
+from tools.run import lessons as runner
+from tools.run.lessons import run_lessons, select
+from tools.run.report import summary
 
 FIGURE = """
 import matplotlib.pyplot as plt
@@ -198,7 +198,7 @@ def test_an_interrupt_stops_the_run_and_its_kernel(tmp_path):
         "time.sleep(60)",
     )
     lesson(tmp_path, "01_next", "1")
-    code = "import signal, sys; from course_lib.runner import *\n"
+    code = "import signal, sys; from tools.run.lessons import *\n"
     code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # jobs in the background inherit none
     code += "run_lessons(Path(sys.argv[1]), Path(sys.argv[1]) / 'out')"
     child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE, text=True)

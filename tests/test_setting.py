@@ -7,7 +7,7 @@ from torch import nn
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
 from course_lib.predict import probabilities
-from course_lib.setting import Setting, torch_device
+from course_lib.predict.setting import Setting, torch_device
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from course_lib import show
-from course_lib.palette import BLUE, INVENTED, MISSED, ORANGE, grey
+from course_lib.show.palette import BLUE, INVENTED, MISSED, ORANGE, grey
 
 
 @pytest.fixture(autouse=True)

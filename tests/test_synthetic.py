@@ -7,8 +7,7 @@ import pytest
 from skimage.filters import gaussian, threshold_otsu
 from skimage.measure import label
 
-from course_lib.errors import UserError
-from course_lib.synthetic import (
+from course_lib.data.synthetic import (
     LOOKS,
     MIN_PIXELS,
     MIN_SIZE,
@@ -22,6 +21,7 @@ from course_lib.synthetic import (
     outline,
     record,
 )
+from course_lib.errors import UserError
 
 
 @pytest.fixture(scope="module")

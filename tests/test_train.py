@@ -8,16 +8,15 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from course_lib import augment
-from course_lib.checkpoint import same_weights
 from course_lib.data import split
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
 from course_lib.losses import bce_dice, lovasz_hinge
 from course_lib.metrics import count, iou
 from course_lib.predict import as_input
-from course_lib.setting import Setting
-from course_lib.train import Recipe, batches, evaluate, fit, one_cycle, validate
+from course_lib.predict.setting import Setting
+from course_lib.train import Recipe, augment, batches, evaluate, fit, one_cycle, validate
+from course_lib.train.checkpoint import same_weights
 
 WIDTHS = (4, 6, 10)
 

@@ -7,13 +7,14 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from course_lib import measure, metrics, views
-from course_lib.diagram import NAMES
+from course_lib import measure, metrics
 from course_lib.errors import UserError
 from course_lib.grid import SKIPS, NestedUNet
 from course_lib.losses import bce_dice
 from course_lib.predict import as_input, probabilities
-from course_lib.views.losses import LOSSES, disk
+from course_lib.show import views
+from course_lib.show.diagram import NAMES
+from course_lib.show.views.losses import LOSSES, disk
 
 
 def png(view):

@@ -6,9 +6,9 @@ import IPython.display
 import pytest
 import torch
 
-from course_lib import widgets
 from course_lib.grid import NestedUNet
-from course_lib.views import View
+from course_lib.show import widgets
+from course_lib.show.views import View
 
 SIDE = 32
 

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from course_lib import cache, data, presets, runner, train, workshop
+from course_lib import data, train
 from course_lib.__main__ import main
+from course_lib.data import cache
+from course_lib.lesson import presets
+from tools.run import lessons as runner
+from tools.run import workshop
 
 
 @pytest.fixture(autouse=True)

@@ -24,9 +24,9 @@ from nbformat import NotebookNode
 
 from course_lib.errors import UserError
 from course_lib.files import write
-from course_lib.runner import execute, select
 from tools import widget_state
 from tools.editions import editions, tags
+from tools.run.lessons import execute, select
 
 ROOT = Path(__file__).resolve().parent.parent
 

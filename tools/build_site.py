@@ -20,8 +20,8 @@ import nbformat
 from nbformat import NotebookNode
 
 from course_lib.errors import UserError
-from course_lib.pages import instead_of_badge
 from tools import widget_state
+from tools.run.pages import instead_of_badge
 
 ROOT = Path(__file__).resolve().parent.parent
 LESSON = re.compile(r"\[([^\]]+)\]\((\d\d_\w+)\.ipynb\)")

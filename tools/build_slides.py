@@ -18,10 +18,10 @@ from nbformat import NotebookNode
 
 from course_lib.errors import UserError
 from course_lib.files import write
-from course_lib.pages import TEMPLATE, offline
-from course_lib.runner import select
 from tools.build_site import vendor
 from tools.editions import tags
+from tools.run.lessons import select
+from tools.run.pages import TEMPLATE, offline
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = {"setup", "parameters", "imports", "solution", "check"}

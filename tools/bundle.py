@@ -15,7 +15,8 @@ import zipfile
 from pathlib import Path
 from uuid import uuid4
 
-from course_lib import __version__, cache, data
+from course_lib import __version__, data
+from course_lib.data import cache
 from course_lib.errors import UserError
 from tools import checkout
 

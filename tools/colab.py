@@ -23,8 +23,8 @@ from pathlib import Path
 
 from course_lib.errors import UserError
 from course_lib.results import machine, store
-from course_lib.runner import LOOK_AGAIN, patient_client, select
 from tools import checkout
+from tools.run.lessons import LOOK_AGAIN, patient_client, select
 
 ROOT = Path(__file__).resolve().parent.parent
 # Runs in the environment under test, where course_lib is not installed when it starts.

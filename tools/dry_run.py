@@ -19,7 +19,7 @@ from itertools import pairwise
 import nbformat
 
 from course_lib.results import machine, store
-from course_lib.runner import execute
+from tools.run.lessons import execute
 from tools.teaching import ROOT, exercises, headings, plans, source
 
 

@@ -11,12 +11,13 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from course_lib import data, diagram, metrics, show
+from course_lib import data, metrics, show
 from course_lib.grid import NestedUNet
-from course_lib.palette import BLACK, BLUE, GREEN, GREY, INVENTED, MISSED, RED
 from course_lib.predict import probabilities
+from course_lib.show import diagram
+from course_lib.show.palette import BLACK, BLUE, GREEN, GREY, INVENTED, MISSED, RED
+from course_lib.show.views import Features
 from course_lib.train import fit
-from course_lib.views import Features
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTHS, SIZE, EPOCHS = (8, 16, 32, 64), 96, 20

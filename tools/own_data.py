@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from course_lib import mask_doctor
-from course_lib.checkpoint import load_model
+from course_lib.data import mask_doctor
+from course_lib.data.membranes import draw_membranes
+from course_lib.data.synthetic import draw_nuclei
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
-from course_lib.membranes import draw_membranes
 from course_lib.predict import predict
-from course_lib.synthetic import draw_nuclei
+from course_lib.train.checkpoint import load_model
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/own_data.md"

@@ -9,8 +9,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from course_lib.race import mark_of, standings
 from course_lib.results import load_results
+from course_lib.results.race import mark_of, standings
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("README.md", "benchmarks/README.md")

@@ -15,7 +15,7 @@ import nbformat
 import papermill
 
 from course_lib.errors import UserError
-from course_lib.runner import execute
+from tools.run.lessons import execute
 
 
 def run(notebook: Path, out: Path, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from course_lib import progress
+from course_lib.lesson import progress
 
 
 def expect(name: str, value: float, reference: float, tol: float) -> None:

@@ -10,7 +10,6 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
 
 from course_lib.errors import UserError
-from course_lib.predict import mirrored
 from course_lib.relatives.base import Relative
 
 
@@ -92,7 +91,9 @@ class OriginalUNet(Relative):
         """Where each pixel along one continued side comes from: `rim` before 0, and enough behind the last."""
         step = 2**self.poolings
         whole = 4 + step * max(0, -(-(side - 4) // step))  # the smallest output of `valid` that covers the side
-        return mirrored(torch.arange(-self.rim, whole + self.rim, device=device), side)
+        # numpy reflects as often as it takes; torch refuses a rim wider than the image.
+        places = np.pad(np.arange(side), (self.rim, whole + self.rim - side), mode="reflect")
+        return torch.from_numpy(places).to(device)
 
 
 def crop(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -34,22 +34,24 @@ if importlib.util.find_spec("course_lib") is None:
             f"{REPO} could not be installed: the lines above say why. "
             "If it was the network, run this cell again"
         )
-from course_lib.colab import notice
+from course_lib.lesson.colab import notice
 
 print(notice())
 
 # %%
 import torch
 
-from course_lib import presets, show, views, widgets
-from course_lib.baseline import otsu_masks
+from course_lib import show
 from course_lib.checks import check_count_mistakes, check_to_mask
 from course_lib.data import load
 from course_lib.grid import NestedUNet
+from course_lib.lesson import presets
 from course_lib.measure import macs, parameters
 from course_lib.metrics import count, iou
 from course_lib.predict import as_input
+from course_lib.predict.baseline import otsu_masks
 from course_lib.results import record, table
+from course_lib.show import views, widgets
 from course_lib.train import evaluate, fit
 
 # %% [markdown]

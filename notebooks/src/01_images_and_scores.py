@@ -34,7 +34,7 @@ if importlib.util.find_spec("course_lib") is None:
             f"{REPO} could not be installed: the lines above say why. "
             "If it was the network, run this cell again"
         )
-from course_lib.colab import notice
+from course_lib.lesson.colab import notice
 
 print(notice())
 
@@ -46,12 +46,14 @@ import torch.nn.functional as F
 from matplotlib.colors import ListedColormap
 from skimage.measure import label
 
-from course_lib import data, metrics, pixels, presets, results, show
-from course_lib.baseline import otsu_masks
+from course_lib import data, metrics, results, show
 from course_lib.checks import check_dice, check_iou, check_pooled_iou
+from course_lib.data import pixels
+from course_lib.data.synthetic import draw_nuclei
 from course_lib.grid import NestedUNet
+from course_lib.lesson import presets
 from course_lib.predict import probabilities
-from course_lib.synthetic import draw_nuclei
+from course_lib.predict.baseline import otsu_masks
 from course_lib.train import fit
 
 # %% tags=["parameters"]

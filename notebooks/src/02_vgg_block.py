@@ -34,7 +34,7 @@ if importlib.util.find_spec("course_lib") is None:
             f"{REPO} could not be installed: the lines above say why. "
             "If it was the network, run this cell again"
         )
-from course_lib.colab import notice
+from course_lib.lesson.colab import notice
 
 print(notice())
 
@@ -46,13 +46,14 @@ import torch.nn.functional as F
 from matplotlib.patches import Rectangle
 from torch import nn
 
-from course_lib import grid, measure, presets, show
-from course_lib.baseline import otsu_masks
+from course_lib import grid, measure, show
 from course_lib.checks import check_block_parameters, check_receptive_field, check_vgg_block, expect
 from course_lib.data import load
+from course_lib.lesson import presets
 from course_lib.losses import bce_dice
 from course_lib.metrics import count, iou
 from course_lib.predict import as_input
+from course_lib.predict.baseline import otsu_masks
 from course_lib.results import record, table
 
 # %% tags=["parameters"]

@@ -34,7 +34,7 @@ if importlib.util.find_spec("course_lib") is None:
             f"{REPO} could not be installed: the lines above say why. "
             "If it was the network, run this cell again"
         )
-from course_lib.colab import notice
+from course_lib.lesson.colab import notice
 
 print(notice())
 # %%
@@ -45,13 +45,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_lib import data, measure, presets, results, show
-from course_lib.baseline import otsu_masks
+from course_lib import data, measure, results, show
 from course_lib.checks import check_encoder_decoder, check_upsample_row, expect
 from course_lib.grid import VGGBlock
+from course_lib.lesson import presets
 from course_lib.metrics import boundary_iou, count, iou
 from course_lib.predict import probabilities
-from course_lib.setting import Setting
+from course_lib.predict.baseline import otsu_masks
+from course_lib.predict.setting import Setting
 from course_lib.train import fit
 
 # %% tags=["parameters"]

@@ -34,7 +34,7 @@ if importlib.util.find_spec("course_lib") is None:
             f"{REPO} could not be installed: the lines above say why. "
             "If it was the network, run this cell again"
         )
-from course_lib.colab import notice
+from course_lib.lesson.colab import notice
 
 print(notice())
 
@@ -45,17 +45,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_lib import data, measure, presets, results, show, views, widgets
-from course_lib.baseline import otsu_masks
+from course_lib import data, measure, results, show
 from course_lib.checks import check_training_step, check_unet, expect
-from course_lib.colab import run_folder
 from course_lib.grid import NestedUNet, VGGBlock
+from course_lib.lesson import presets
+from course_lib.lesson.colab import run_folder
 from course_lib.losses import bce_dice
 from course_lib.metrics import boundary_iou, count, iou
 from course_lib.predict import probabilities
-from course_lib.setting import Setting, torch_device
+from course_lib.predict.baseline import otsu_masks
+from course_lib.predict.setting import Setting, torch_device
+from course_lib.show import views, widgets
+from course_lib.show.views.losses import LOSSES, disk
 from course_lib.train import Recipe, batches, evaluate, fit, make_optimiser, one_cycle
-from course_lib.views.losses import LOSSES, disk
 
 # %% tags=["parameters"]
 PRESET = "auto"  # or "smoke", "laptop", "gpu"

@@ -34,7 +34,7 @@ if importlib.util.find_spec("course_lib") is None:
             f"{REPO} could not be installed: the lines above say why. "
             "If it was the network, run this cell again"
         )
-from course_lib.colab import notice
+from course_lib.lesson.colab import notice
 
 print(notice())
 
@@ -47,12 +47,14 @@ import torch
 from scipy import stats
 from skimage.measure import regionprops
 
-from course_lib import data, measure, presets, results, show, views, widgets
+from course_lib import data, measure, results, show
 from course_lib.checks import check_deepest, check_paired_interval
-from course_lib.colab import run_folder
-from course_lib.compare import interval_from_table
 from course_lib.grid import NestedUNet
-from course_lib.setting import Setting
+from course_lib.lesson import presets
+from course_lib.lesson.colab import run_folder
+from course_lib.predict.setting import Setting
+from course_lib.results.compare import interval_from_table
+from course_lib.show import views, widgets
 from course_lib.train import evaluate, fit
 
 # %% tags=["parameters"]

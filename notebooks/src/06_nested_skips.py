@@ -34,7 +34,7 @@ if importlib.util.find_spec("course_lib") is None:
             f"{REPO} could not be installed: the lines above say why. "
             "If it was the network, run this cell again"
         )
-from course_lib.colab import notice
+from course_lib.lesson.colab import notice
 
 print(notice())
 
@@ -44,11 +44,13 @@ import copy
 import torch
 from torch import nn
 
-from course_lib import data, measure, presets, results, show, views, widgets
+from course_lib import data, measure, results, show
 from course_lib.checks import check_nested_unet, check_skips
-from course_lib.compare import paired_interval
 from course_lib.grid import SKIPS, NestedUNet, VGGBlock
+from course_lib.lesson import presets
 from course_lib.predict import as_input
+from course_lib.results.compare import paired_interval
+from course_lib.show import views, widgets
 from course_lib.train import fit
 
 # %% tags=["parameters"]

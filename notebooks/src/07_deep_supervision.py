@@ -34,21 +34,23 @@ if importlib.util.find_spec("course_lib") is None:
             f"{REPO} could not be installed: the lines above say why. "
             "If it was the network, run this cell again"
         )
-from course_lib.colab import notice
+from course_lib.lesson.colab import notice
 
 print(notice())
 
 # %%
 import torch
 
-from course_lib import data, measure, presets, results, show, widgets
+from course_lib import data, measure, results, show
 from course_lib.checks import check_accurate_mode, check_deep_supervision_loss
-from course_lib.colab import run_folder
-from course_lib.compare import interval_from_table, paired_interval
 from course_lib.grid import NestedUNet
+from course_lib.lesson import presets
+from course_lib.lesson.colab import run_folder
 from course_lib.losses import bce_dice
 from course_lib.predict import as_input, probabilities
-from course_lib.setting import Setting
+from course_lib.predict.setting import Setting
+from course_lib.results.compare import interval_from_table, paired_interval
+from course_lib.show import widgets
 from course_lib.train import evaluate, fit
 
 # %% tags=["parameters"]

@@ -34,7 +34,7 @@ if importlib.util.find_spec("course_lib") is None:
             f"{REPO} could not be installed: the lines above say why. "
             "If it was the network, run this cell again"
         )
-from course_lib.colab import notice
+from course_lib.lesson.colab import notice
 
 print(notice())
 
@@ -43,14 +43,16 @@ from statistics import fmean
 
 import torch
 
-from course_lib import data, measure, presets, results, show, views, widgets
+from course_lib import data, measure, results, show
 from course_lib.checks import check_choose_level, check_prune, expect
-from course_lib.colab import run_folder
-from course_lib.compare import paired_interval
 from course_lib.grid import NestedUNet
+from course_lib.lesson import presets
+from course_lib.lesson.colab import run_folder
 from course_lib.losses import bce_dice
 from course_lib.predict import as_input
-from course_lib.setting import Setting
+from course_lib.predict.setting import Setting
+from course_lib.results.compare import paired_interval
+from course_lib.show import views, widgets
 from course_lib.train import evaluate, fit
 
 # %% tags=["parameters"]

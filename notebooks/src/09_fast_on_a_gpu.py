@@ -34,7 +34,7 @@ if importlib.util.find_spec("course_lib") is None:
             f"{REPO} could not be installed: the lines above say why. "
             "If it was the network, run this cell again"
         )
-from course_lib.colab import notice
+from course_lib.lesson.colab import notice
 
 print(notice())
 
@@ -48,13 +48,16 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from course_lib import augment, data, measure, presets, race, results, show
+from course_lib import data, measure, results, show
 from course_lib.checks import check_fold, check_median_seconds, expect
-from course_lib.fold import folded
 from course_lib.grid import NestedUNet
+from course_lib.lesson import presets
 from course_lib.losses import bce_dice, deep_supervision
 from course_lib.predict import as_input
-from course_lib.setting import Setting, torch_device
+from course_lib.predict.fold import folded
+from course_lib.predict.setting import Setting, torch_device
+from course_lib.results import race
+from course_lib.train import augment
 
 # %% tags=["parameters"]
 PRESET = "auto"  # or "smoke", "laptop", "gpu"
@@ -411,7 +414,7 @@ print(results.table(speed_rows("pruned inference"), [*columns, "share of MACs", 
 #
 # All of this serves one number: how long until the net is as good as the usual recipe makes it? The recipe is the one
 # of the most widely used PyTorch code for UNet++: 100 epochs of SGD at a learning rate that starts at 0.001 and falls
-# along a cosine, batches of 16, plain fp32, every image changed by itself on the CPU. `course_lib/race.py` has it in
+# along a cosine, batches of 16, plain fp32, every image changed by itself on the CPU. `course_lib/results/race.py` has it in
 # forty lines. What it reaches on our validation part, the mean of three seeds, is **the mark**. An entrant's time runs
 # from its first batch until its validation IoU passes the mark.
 #

@@ -35,7 +35,7 @@ if importlib.util.find_spec("course_lib") is None:
             f"{REPO} could not be installed: the lines above say why. "
             "If it was the network, run this cell again"
         )
-from course_lib.colab import notice
+from course_lib.lesson.colab import notice
 
 print(notice())
 
@@ -47,15 +47,16 @@ import numpy as np
 import torch
 from scipy import stats
 
-from course_lib import data, presets, results, show
+from course_lib import data, results, show
 from course_lib.checks import check_holm, check_resampled_means
-from course_lib.colab import run_folder
-from course_lib.compare import bootstrap, interval_from_table, paired_interval
 from course_lib.grid import NestedUNet
+from course_lib.lesson import presets
+from course_lib.lesson.colab import run_folder
 from course_lib.measure import macs, matched_widths, parameters
 from course_lib.metrics import count, iou
 from course_lib.predict import probabilities
-from course_lib.setting import Setting
+from course_lib.predict.setting import Setting
+from course_lib.results.compare import bootstrap, interval_from_table, paired_interval
 from course_lib.train import fit
 
 # %% tags=["parameters"]
@@ -178,7 +179,7 @@ show.display(
 # %% [markdown]
 # The dashed lines hold the middle 95 % of the means. Most images differ by less than 0.02, and a few differ much. Those
 # few make most of the spread, so which images we happen to have decides how wide the interval on the right is. It holds
-# for one trained pair. `course_lib.compare.bootstrap` draws seeds as well as images, which is another training and
+# for one trained pair. `course_lib.results.compare.bootstrap` draws seeds as well as images, which is another training and
 # another test part at once.
 #
 # ## How sure are many?

@@ -34,7 +34,7 @@ if importlib.util.find_spec("course_lib") is None:
             f"{REPO} could not be installed: the lines above say why. "
             "If it was the network, run this cell again"
         )
-from course_lib.colab import notice
+from course_lib.lesson.colab import notice
 
 print(notice())
 
@@ -46,14 +46,15 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import nn
 
-from course_lib import data, presets, relatives, results, show
+from course_lib import data, relatives, results, show
 from course_lib.checks import check_at_row, check_gate
-from course_lib.colab import run_folder
-from course_lib.compare import holm, paired_interval
 from course_lib.grid import NestedUNet
+from course_lib.lesson import presets
+from course_lib.lesson.colab import run_folder
 from course_lib.measure import macs, parameters
 from course_lib.predict import as_input
-from course_lib.setting import Setting
+from course_lib.predict.setting import Setting
+from course_lib.results.compare import holm, paired_interval
 from course_lib.train import fit
 
 # %% tags=["parameters"]

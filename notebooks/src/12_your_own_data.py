@@ -34,7 +34,7 @@ if importlib.util.find_spec("course_lib") is None:
             f"{REPO} could not be installed: the lines above say why. "
             "If it was the network, run this cell again"
         )
-from course_lib.colab import notice
+from course_lib.lesson.colab import notice
 
 print(notice())
 
@@ -51,17 +51,19 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from course_lib import apply, data, mask_doctor, membranes, pixels, presets, results, show
-from course_lib.checkpoint import save_model
+from course_lib import data, results, show
 from course_lib.checks import check_average_precision, check_blend, expect
+from course_lib.data import mask_doctor, membranes, pixels
 from course_lib.errors import UserError
-from course_lib.export import export_onnx, model_card
 from course_lib.grid import NestedUNet
-from course_lib.instances import instance_scores, separate
+from course_lib.lesson import presets
 from course_lib.measure import parameters
-from course_lib.predict import predict, probabilities
-from course_lib.setting import Setting
+from course_lib.predict import apply, predict, probabilities
+from course_lib.predict.export import export_onnx, model_card
+from course_lib.predict.instances import instance_scores, separate
+from course_lib.predict.setting import Setting
 from course_lib.train import evaluate, fit
+from course_lib.train.checkpoint import save_model
 
 # %% tags=["parameters"]
 PRESET = "auto"  # or "smoke", "laptop", "gpu"

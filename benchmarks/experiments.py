@@ -1,0 +1,397 @@
+"""The experiments behind data/results: each can be repeated by `python -m benchmarks.experiments NAME`.
+
+An experiment is a list of runs and one function that measures a run. What is finished waits in runs/NAME.jsonl,
+a line a run, and the same command goes on behind it.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from course_lib import results
+from course_lib.data import Split, Splits, load
+from course_lib.errors import UserError
+from course_lib.grid import NestedUNet
+from course_lib.measure import macs, matched_widths, parameters
+from course_lib.metrics import count, iou, scores
+from course_lib.predict import Head, probabilities
+from course_lib.predict.baseline import otsu_masks
+from course_lib.predict.setting import Setting
+from course_lib.relatives import RELATIVES
+from course_lib.results.race import RACE
+from course_lib.train import evaluate, fit
+
+Row = dict[str, Any]
+RUNS = Path("runs")
+SMALL = (8, 16, 32, 64, 128)  # widths at which a run takes a minute on one core
+MEDIUM = (16, 32, 64, 128, 256)
+FULL = (32, 64, 128, 256, 512)  # the papers' widths
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large an experiment is: widths of the nets, side of the images in pixels, epochs."""
+
+    widths: tuple[int, ...]
+    size: int
+    epochs: int
+
+
+ON_CPU = Scale(SMALL, 64, 15)  # every experiment in about an hour on two cores
+ON_GPU = Scale(FULL, 96, 30)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is measured.
+
+    Attributes:
+        about: one sentence for the reader of the table.
+        runs: what tells the runs apart, one dict each: net, seed ...
+        measure: called with a run's values by name; returns its numbers.
+    """
+
+    about: str
+    runs: list[Row]
+    measure: Callable[..., Row]
+
+
+def train_and_score(net: nn.Module, splits: Splits, *, epochs: int, seed: int, head: Head = "mean") -> Row:
+    """Train as `fit` does by default; size, cost, and every score of the test part."""
+    log = list(fit(net, splits, epochs=epochs, seed=seed, setting=Setting.fast()))
+    size = tuple(splits.test.images.shape[2:])
+    cost = {"parameters": parameters(net), "macs": macs(net, size), "images": len(splits.test.ids)}
+    found = evaluate(net, splits.test, head=head, setting=Setting.fast())
+    return cost | found | {"val_iou": log[-1]["val_iou"], "seconds": sum(row["seconds"] for row in log)}
+
+
+def fresh(seed: int, **config: Any) -> NestedUNet:
+    """A net whose weights depend on the seed alone, not on the runs before it."""
+    torch.manual_seed(seed)
+    return NestedUNet(**config)
+
+
+def measure_first_real(net: str, seed: int | None) -> Row:
+    splits = load("bbbc038", 96, progress=False)
+    if seed is None:
+        found = scores(otsu_masks(splits.test), splits.test.masks)
+        return {"parameters": 0, "images": len(splits.test.ids)} | found
+    wiring, _, supervised = net.partition(" ")
+    model = fresh(seed, widths=MEDIUM, wiring=wiring, deep_supervision=bool(supervised))
+    return train_and_score(model, splits, epochs=20, seed=seed)
+
+
+def measure_depth(kind: str, net: str, seed: int) -> Row:
+    """`kind` is a look of the built-in images, drawn anew for each seed, or the real nuclei."""
+    if kind == "bbbc038":
+        splits = load("bbbc038", 64, progress=False)
+    else:
+        splits = load("synthetic", 64, count=300, seed=seed, look=kind)
+    widths = (15, 30) if net == "L1 wide" else SMALL[: int(net[1]) + 1]
+    return train_and_score(fresh(seed, widths=widths, wiring="unet"), splits, epochs=15, seed=seed)
+
+
+def measure_heads(wiring: str, deep_supervision: bool, depth: int, seed: int) -> Row:
+    """Beside the scores, which are those of the mean of heads, the pooled IoU of each head alone."""
+    splits = load("bbbc038", 64, progress=False)
+    net = fresh(seed, widths=SMALL[: depth + 1], wiring=wiring, deep_supervision=deep_supervision)
+    row = train_and_score(net, splits, epochs=15, seed=seed)
+    for head, level in enumerate(net.heads.values(), start=1):
+        for name, part in (("val", splits.val), ("test", splits.test)):
+            row[f"{name}_iou_L{level}"] = evaluate(net, part, head=head, setting=Setting.fast())["iou_pooled"]
+    return row
+
+
+VERDICT = {
+    "unet": {"wiring": "unet"},
+    "unet, parameters of unet++": {"wiring": "unet", "like": parameters},
+    "unet, work of unet++": {"wiring": "unet", "like": macs},
+    "unet-e, all heads": {"wiring": "unet-e", "deep_supervision": True},
+    "unet+": {"wiring": "unet+"},
+    "unet++": {"wiring": "unet++"},
+    "unet++, all heads": {"wiring": "unet++", "deep_supervision": True},
+}
+
+
+def measure_verdict(net: str, seed: int, *, scale: Scale = ON_CPU) -> Row:
+    """Beside the scores the IoU of every test image, for the net and for each of its pruned levels."""
+    widths, options = contestant(net, scale.widths)
+    splits = load("bbbc038", scale.size, progress=False)
+    model = fresh(seed, widths=widths, **options)
+    row = train_and_score(model, splits, epochs=scale.epochs, seed=seed) | {"widths": list(widths)}
+    row["iou_of_images"] = iou_of_images(model, splits.test, "mean")
+    for level in list(model.heads.values())[:-1]:
+        row[f"iou_of_images_L{level}"] = iou_of_images(model, splits.test, level)
+    return row
+
+
+def contestant(net: str, widths: tuple[int, ...]) -> tuple[tuple[int, ...], Row]:
+    """The widths of a net of `VERDICT`, matched in cost to UNet++ of `widths` where it says so, and its options."""
+    options = dict(VERDICT[net])
+    like = options.pop("like", None)
+    if like is not None:
+        with torch.device("meta"):
+            wanted = like(NestedUNet(widths=widths, wiring="unet++"))
+        widths = matched_widths(wanted, like, widths=widths)
+    return widths, options
+
+
+def measure_wirings(kind: str, net: str, seed: int) -> Row:
+    """The nets of the verdict on one look of the built-in images, drawn anew for each seed."""
+    splits = load("synthetic", 64, count=300, seed=seed, look=kind)
+    widths, options = contestant(net, SMALL)
+    return train_and_score(fresh(seed, widths=widths, **options), splits, epochs=15, seed=seed)
+
+
+RELATED = ("unet", "unet, work of unet++", "unet++", *RELATIVES, "unet3+, all heads")
+
+
+def measure_relatives(net: str, seed: int) -> Row:
+    """A relative of UNet++, or a net of the verdict, under one recipe.
+
+    The heads of UNet 3+ stand on all rows, the deepest on a map of 4x4 pixels here, so the full-size one counts alone.
+    (That was decided after the mean of heads had been scored on the test part. "val_iou" is of the mean, as in `fit`.)
+    """
+    splits = load("bbbc038", 64, progress=False)
+    kind = net.removesuffix(", all heads")
+    if kind in RELATIVES:
+        torch.manual_seed(seed)
+        options = {"deep_supervision": True} if kind != net else {}
+        model = RELATIVES[kind](in_channels=3, classes=1, widths=SMALL, **options)
+    else:
+        widths, options = contestant(net, SMALL)
+        model = fresh(seed, widths=widths, **options)
+    return train_and_score(model, splits, epochs=15, seed=seed, head=-1)
+
+
+def measure_race(entrant: str, seed: int, *, scale: Scale = ON_CPU) -> Row:
+    """Validation IoU and seconds of every epoch; the test part is left alone."""
+    splits = load("bbbc038", scale.size, progress=False)
+    entering = RACE[entrant]
+    net = fresh(seed, widths=scale.widths, wiring=entering.wiring)
+    log = list(entering.train(net, splits, seed))
+    return {
+        "epochs": len(log),
+        "val_iou": [round(row["val_iou"], 4) for row in log],
+        "seconds_of_epochs": [round(row["seconds"], 3) for row in log],
+        "seconds": sum(row["seconds"] for row in log),
+    }
+
+
+def iou_of_images(net: NestedUNet, part: Split, head: Head) -> list[float]:
+    """The IoU of every image, four digits."""
+    found = probabilities(net, part.images, head=head, setting=Setting.fast()) > 0.5
+    return [round(value, 4) for value in iou(count(found, part.masks)).tolist()]
+
+
+FIVE = range(5)
+EXPERIMENTS = {
+    "first_real": Experiment(
+        "Otsu, U-Net and UNet++ with deep supervision on real nuclei: 20 epochs at 96x96, test part.",
+        [{"net": "otsu", "seed": None}]
+        + [{"net": n, "seed": s} for n, s in product(["unet", "unet++ with deep supervision"], range(3))],
+        measure_first_real,
+    ),
+    "depth": Experiment(
+        "U-Nets of depth 1 to 4 (widths 8, 16, ...) on three kinds of images: 15 epochs at 64x64, test part. "
+        "L1 wide has depth 1 and widths 15 and 30, which costs what depth 4 costs.",
+        [
+            {"kind": k, "net": n, "seed": s}
+            for k, s, n in product(
+                ["small-sharp", "large-blurred", "bbbc038"], FIVE, ["L1", "L2", "L3", "L4", "L1 wide"]
+            )
+        ],
+        measure_depth,
+    ),
+    "supervision": Experiment(
+        "Four wirings with and without deep supervision on real nuclei: widths 8..128, 15 epochs at 64x64, test part.",
+        [
+            {"wiring": w, "deep_supervision": d, "depth": 4, "seed": s}
+            for s, (w, d) in product(
+                FIVE,
+                [
+                    ("unet", False),
+                    ("unet-e", True),
+                    ("unet+", False),
+                    ("unet+", True),
+                    ("unet++", False),
+                    ("unet++", True),
+                ],
+            )
+        ],
+        measure_heads,
+    ),
+    "pruning": Experiment(
+        "UNet++ of depth 1 to 3 with deep supervision, each trained alone on real nuclei: widths 8 to 64, 15 epochs at "
+        "64x64, test part. The same levels trained inside the whole net are the heads of the experiment supervision.",
+        [{"wiring": "unet++", "deep_supervision": True, "depth": d, "seed": s} for s, d in product(FIVE, [1, 2, 3])],
+        measure_heads,
+    ),
+    "verdict": Experiment(
+        "U-Net, U-Nets as large and as costly as UNet++, and the nested wirings on real nuclei: widths 8..128 where "
+        "not matched, 15 epochs at 64x64, test part.",
+        [{"net": n, "seed": s} for s, n in product(FIVE, VERDICT)],
+        measure_verdict,
+    ),
+    "verdict_gpu": Experiment(
+        "The experiment verdict at the papers' widths, 32 to 512: 30 epochs at 96x96, test part. Made for a CUDA GPU.",
+        [{"net": n, "seed": s} for s, n in product(FIVE, VERDICT)],
+        partial(measure_verdict, scale=ON_GPU),
+    ),
+    "wirings": Experiment(
+        "The nets of the verdict on two looks of the built-in images, drawn anew for each seed: widths 8..128 where "
+        "not matched, 15 epochs at 64x64, test part.",
+        [
+            {"kind": k, "net": n, "seed": s}
+            for k, s, n in product(["small-sharp", "large-blurred"], FIVE, list(VERDICT))
+        ],
+        measure_wirings,
+    ),
+    "relatives": Experiment(
+        "Networks that came after UNet++ or stand beside it, on real nuclei under one recipe: widths 8..128 where not "
+        "matched, 15 epochs at 64x64, test part.",
+        [{"net": n, "seed": s} for s, n in product(range(3), RELATED)],
+        measure_relatives,
+    ),
+    "race": Experiment(
+        "Seconds until the validation IoU of real nuclei passes what the popular recipe ends with: UNet++ at widths "
+        "8..128, 64x64. Each run's seconds are of one thread, from its first batch, validation included.",
+        [{"entrant": e, "seed": s} for s, e in product(range(3), RACE)],
+        measure_race,
+    ),
+    "race_gpu": Experiment(
+        "The experiment race at the papers' widths, 32 to 512, and 96x96. Made for a CUDA GPU.",
+        [{"entrant": e, "seed": s} for s, e in product(range(3), RACE)],
+        partial(measure_race, scale=ON_GPU),
+    ),
+}
+
+
+def run(name: str, workers: int = 1) -> Path:
+    """Run one experiment and write data/results/NAME.json. Returns the path.
+
+    With several `workers` that many runs go on at a time, each in a process of its own on one thread.
+
+    Raises:
+        UserError: the folder for unfinished runs cannot be written, or what `measure` raises.
+    """
+    experiment, unfinished = EXPERIMENTS[name], RUNS / f"{name}.jsonl"
+    here = results.machine() | ({"workers": workers} if workers > 1 else {})
+    done = read_lines(unfinished)
+    if len(done) < 2:  # nothing was measured yet
+        unfinished.unlink(missing_ok=True)
+        append_line(unfinished, here)
+        done = [here]
+    measured, rows = done[0], done[1:]
+    if changed := [key for key in ("device", "torch") if measured.get(key) != here[key]]:
+        raise UserError(
+            f"{unfinished} was begun with {measured.get(changed[0])} and this is {here[changed[0]]}: go on there, or "
+            f"delete the file and begin anew"
+        )
+    todo = [values for values in experiment.runs if not any(values.items() <= row.items() for row in rows)]
+    print(expected(name, len(todo), workers), flush=True)
+    for row in tqdm(
+        _measured(name, todo, workers), desc=name, unit="run", initial=len(rows), total=len(experiment.runs)
+    ):
+        rows.append(row)
+        append_line(unfinished, row)
+    order = [next(row for row in rows if values.items() <= row.items()) for values in experiment.runs]
+    command = f"python -m benchmarks.experiments {name}" + (f" --workers {workers}" if workers > 1 else "")
+    path = results.store(name, order, about=experiment.about, command=command, measured=measured)
+    unfinished.unlink()  # the next call measures anew
+    return path
+
+
+def expected(name: str, runs: int, workers: int) -> str:
+    """How long it will take, from the seconds that the stored table took where it was measured."""
+    try:
+        stored = results.load_results(name)
+        seconds = [row["seconds"] for row in stored["rows"] if "seconds" in row]
+        minutes = runs * sum(seconds) / len(seconds) / workers / 60
+    except (UserError, ZeroDivisionError):
+        return f"{name}: {runs} runs; how long they take was not measured yet"
+    return f"{name}: {runs} runs, about {minutes:.0f} minutes on {stored['measured']['device']}"
+
+
+def _measured(name: str, todo: list[Row], workers: int) -> Iterator[Row]:
+    """The rows of the runs in `todo`, as they finish."""
+    if workers == 1:
+        yield from (values | EXPERIMENTS[name].measure(**values) for values in todo)
+        return
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        waiting = [pool.submit(_one, name, values) for values in todo]
+        problem = None
+        try:
+            for finished in as_completed(waiting):
+                if finished.cancelled():
+                    continue
+                if finished.exception() is None:
+                    yield finished.result()
+                elif problem is None:  # what is running is finished and kept, nothing new is begun
+                    problem = finished.exception()
+                    for other in waiting:
+                        other.cancel()
+        finally:
+            pool.shutdown(cancel_futures=True)
+    if problem is not None:
+        raise problem
+
+
+def _one(name: str, values: Row) -> Row:
+    return values | EXPERIMENTS[name].measure(**values)
+
+
+def read_lines(path: Path) -> list[Row]:
+    """The whole lines of a file of JSON lines; what a kill left of a last one is cut off."""
+    if not path.is_file():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        os.truncate(path, len(whole))
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def append_line(path: Path, row: Row) -> None:
+    """Add one row and see it on the disk before going on."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as problem:
+        raise UserError(f"{path} cannot be written ({problem.strerror}): free some space and start again") from problem
+
+
+def main() -> int:
+    """The command: status 2 for a user's mistake."""
+    parser = argparse.ArgumentParser("python -m benchmarks.experiments", description="Measure a stored table again.")
+    parser.add_argument("name", choices=list(EXPERIMENTS))
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time, each on one thread (default: 1)")
+    options = parser.parse_args()
+    try:
+        print(run(options.name, max(1, options.workers)))
+    except UserError as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

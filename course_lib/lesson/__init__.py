@@ -1,0 +1,1 @@
+"""What do the first cells of a lesson need? Sizes for this machine, where it runs, a learner's progress."""

@@ -1,0 +1,152 @@
+"""From a trained net to probability maps, for images of any size."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from course_lib.errors import UserError
+from course_lib.predict.setting import Setting, torch_device
+
+Head = int | str  # a level 1..depth, or "mean"
+QUIET = 0.02  # added to the deviation that images are divided by: the noise of an empty image stays small
+
+
+def standardise(images: Tensor) -> Tensor:
+    """Images (N, C, H, W) in 0..1 -> mean 0 and deviation 1 in each image, over its channels and pixels.
+
+    A dark image and a bright one then differ in what they show, not in how long the shutter was open.
+    """
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    deviation = images.std(dim=(1, 2, 3), keepdim=True, correction=0)
+    return (images - mean) / (deviation + QUIET)
+
+
+def as_input(images: Tensor) -> Tensor:
+    """uint8 images (N, C, H, W) -> what nets take: float32, standardised. Floats count as prepared already."""
+    return standardise(images.float() / 255) if images.dtype == torch.uint8 else images
+
+
+def probability(outputs: list[Tensor], head: Head = "mean") -> Tensor:
+    """Logits of all heads -> one probability map (N, classes, H, W), float32.
+
+    "mean" is the paper's accurate mode: the mean of the heads' probability maps. A number is its fast mode:
+    that head alone. The last head is also called -1.
+
+    Raises:
+        UserError: no such head.
+    """
+    if head == "mean":
+        return torch.stack([logits.float().sigmoid() for logits in outputs]).mean(0)
+    if head != -1 and head not in range(1, len(outputs) + 1):
+        raise UserError(f"head {head!r} does not exist: choose 'mean' or a number from 1 to {len(outputs)}")
+    return outputs[head if head == -1 else head - 1].float().sigmoid()
+
+
+@torch.no_grad()
+def probabilities(
+    net: nn.Module,
+    images: Tensor,
+    *,
+    head: Head = "mean",
+    batch_size: int = 32,
+    setting: Setting | None = None,
+) -> Tensor:
+    """Probability maps (N, classes, H, W), float32 on the CPU, of images (N, C, H, W) the net takes as they are.
+
+    The net is left in the mode it was in; without `Setting.fold` it is moved to the setting's device.
+    """
+    with _computing(net, head, setting) as maps_of:
+        return torch.cat([maps_of(batch) for batch in images.split(batch_size)])
+
+
+@torch.no_grad()
+def predict(
+    net: nn.Module,
+    image: Tensor,
+    *,
+    head: Head = "mean",
+    tile: int = 512,
+    overlap: int = 64,
+    setting: Setting | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """The probability map (classes, H, W) of one image (C, H, W) of any size, uint8 or prepared by `as_input`.
+
+    The image is continued by its mirror image up to multiples of 2**depth. Where it is larger than `tile`, it
+    is cut into tiles that share `overlap` pixels and are blended with weights falling towards their rims. Beside
+    image and map only one tile is held in memory. `progress` shows a bar where there is more than one.
+
+    Raises:
+        UserError: not a (C, H, W) image, or tiles that do not suit the depth.
+    """
+    if image.ndim != 3:
+        raise UserError(f"the image has shape {tuple(image.shape)}: give one image as (channels, height, width)")
+    step = 2 ** getattr(net, "depth", 0)
+    if tile % step or overlap % step or not 0 <= overlap < tile:
+        raise UserError(f"tile {tile} and overlap {overlap} do not fit: give multiples of {step}, overlap below tile")
+    light = _light(image) if image.dtype == torch.uint8 else None
+    height, width = image.shape[1:]
+    rows, columns = (np.pad(np.arange(side), (0, -side % step), mode="reflect") for side in (height, width))
+    tiles = list(product(*(_bands(len(side), tile, overlap) for side in (rows, columns))))
+    blended = None
+    with _computing(net, head, setting) as maps_of:
+        for (y, down), (x, across) in tqdm(tiles, unit="tile", disable=not progress or len(tiles) == 1, leave=False):
+            piece = image[:, rows[y : y + tile]][:, :, columns[x : x + tile]]
+            if light is not None:  # of the whole image: a tile of background alone would be all noise
+                piece = (piece.float() / 255 - light[0]) / light[1]
+            found = maps_of(piece[None])[0]
+            if blended is None:
+                blended = torch.zeros(len(found), height, width)
+            place = blended[:, y : y + tile, x : x + tile]
+            weight = down[:, None] * across
+            place += (weight * found)[:, : place.shape[1], : place.shape[2]]
+    return blended
+
+
+@contextmanager
+def _computing(net: nn.Module, head: Head, setting: Setting | None) -> Iterator[Callable[[Tensor], Tensor]]:
+    """A function from images to probability maps on the CPU; afterwards the net is in the mode it was in."""
+    setting, training = setting or Setting(), net.training
+    device = torch_device(setting.device)
+    try:
+        model = setting.for_inference(net)
+        yield lambda images: probability(setting.forward(model, as_input(images.to(device))), head).cpu()
+    finally:
+        net.train(training)
+
+
+def _light(image: Tensor) -> tuple[float, float]:
+    """What `standardise` subtracts and divides by, from the histogram of a uint8 image: no copy of it as floats."""
+    counts = sum(torch.bincount(band.flatten(), minlength=256) for band in image.split(256, dim=1)).double()
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean = (counts * values).sum() / counts.sum()
+    deviation = ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt()
+    return mean.item(), deviation.item() + QUIET
+
+
+def _bands(side: int, tile: int, overlap: int) -> list[tuple[int, Tensor]]:
+    """Where tiles begin along one side, and each one's weights (length,): over all tiles they add up to 1."""
+    starts = list(_starts(side, tile, overlap))
+    hats = [_hat(min(side, tile), overlap) for _ in starts]
+    total = torch.zeros(side)
+    for start, hat in zip(starts, hats, strict=True):
+        total[start : start + tile] += hat
+    return [(start, hat / total[start : start + tile]) for start, hat in zip(starts, hats, strict=True)]
+
+
+def _starts(side: int, tile: int, overlap: int) -> Iterator[int]:
+    """Where tiles begin along one side: evenly stepped, the last one flush with the end."""
+    if side <= tile:
+        return iter([0])
+    return iter([*range(0, side - tile, tile - overlap), side - tile])
+
+
+def _hat(side: int, overlap: int) -> Tensor:
+    """Weights along one side of a tile: 1 inside, falling linearly over the overlap, never 0."""
+    ramp = torch.arange(1, side + 1) / (overlap + 1)
+    return torch.minimum(ramp, ramp.flip(0)).clamp(max=1)

@@ -1,0 +1,87 @@
+"""How a net is computed: device, number format, memory layout. It changes the time, and only the rounding."""
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.errors import UserError
+from course_lib.predict.fold import folded
+
+FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to compute. The defaults are the plainest.
+
+    Attributes:
+        device: "auto" is "cuda" where there is one, else "cpu".
+        precision: of the convolutions: "fp32", "bf16" or "fp16". Weights, norms and losses stay fp32.
+        channels_last: store the channels of a pixel side by side (NHWC).
+        compile: fuse operations with torch.compile; the first step then takes tens of seconds.
+        fold: for inference alone: norms are folded into the convolutions before them (`fold.folded`).
+    """
+
+    device: str = "auto"
+    precision: str = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+    fold: bool = False
+
+    def __post_init__(self):
+        if self.precision not in FORMATS:
+            raise UserError(f"precision {self.precision!r} is unknown: choose one of {', '.join(FORMATS)}")
+
+    @classmethod
+    def fast(cls, device: str = "auto") -> "Setting":
+        """The fastest measured on a CPU without torch.compile. On a GPU the usual choice: inference gains by it, and of
+        a step of few small images two measurements disagree (benchmarks/README.md)."""
+        if torch_device(device).type == "cuda":
+            precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        else:
+            precision = "bf16" if cpu_has_bf16() else "fp32"
+        return cls(device, precision, channels_last=True, fold=True)
+
+    def place(self, net: nn.Module) -> nn.Module:
+        """Move `net` itself to the device and into the memory layout, and return it."""
+        net = net.to(torch_device(self.device))
+        return net.to(memory_format=torch.channels_last) if self.channels_last else net
+
+    def compiled(self, net: nn.Module) -> nn.Module:
+        """The net with its operations fused where `compile` asks for it, else the net."""
+        return torch.compile(net) if self.compile else net
+
+    def for_inference(self, net: nn.Module) -> nn.Module:
+        """The net in evaluation mode, placed, and compiled where asked for: a copy where `fold` is on, else itself."""
+        return self.compiled(self.place(folded(net) if self.fold else net.eval()))
+
+    def forward(self, net: nn.Module, images: Tensor) -> list[Tensor]:
+        """Images (N, C, H, W), floats on the device -> the logits of each head, a list also where it is one."""
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        device = torch_device(self.device).type
+        with torch.autocast(device, FORMATS[self.precision], enabled=self.precision != "fp32"):
+            outputs = net(images)
+        return [outputs] if isinstance(outputs, Tensor) else outputs
+
+
+def torch_device(name: str) -> torch.device:
+    """ "auto", "cpu", "cuda" or "cuda:1" as a device.
+
+    Raises:
+        UserError: an unknown name, or CUDA is asked for and not there.
+    """
+    cuda = torch.cuda.is_available()
+    if name not in ("auto", "cpu", "cuda") and not re.fullmatch(r"cuda:\d+", name):
+        raise UserError(f"device {name!r} is unknown: use auto, cpu or cuda")
+    if name.startswith("cuda") and not cuda:
+        raise UserError(f"device {name!r} is not on this machine: use 'cpu', or attach a GPU and start again")
+    return torch.device(("cuda" if cuda else "cpu") if name == "auto" else name)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware (False where torch cannot tell)."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch >= 2.10
+    return any(capabilities.get(unit, False) for unit in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -1,0 +1,22 @@
+"""What does it look like? Figures with their words, the drawn grid, the views that lessons move."""
+
+from course_lib.show.diagram import NAMES, grid
+from course_lib.show.figures import (
+    LINES,
+    canvas,
+    display,
+    draw_errors,
+    draw_overlay,
+    error_map,
+    overlay,
+    pixels,
+    points,
+    training_curve,
+)
+from course_lib.show.palette import BLACK, BLUE, GREEN, GREY, INVENTED, MISSED, ORANGE, RED, SKY, WHITE, YELLOW
+
+__all__ = [
+    "BLACK", "BLUE", "GREEN", "GREY", "INVENTED", "LINES", "MISSED", "NAMES", "ORANGE", "RED", "SKY", "WHITE", "YELLOW",
+    "canvas", "display", "draw_errors", "draw_overlay", "error_map", "grid", "overlay", "pixels", "points",
+    "training_curve",
+]  # fmt: skip
