@@ -7,8 +7,8 @@ import pytest
 from course_lib.__main__ import main
 from course_lib.checks import check_average_precision, check_blend
 from course_lib.errors import UserError
-from tools.run.progress import overview
 from tests.wrong_answers import average_precision, blend
+from tools.run.progress import overview
 
 
 def right(table, threshold):

@@ -1,6 +1,7 @@
 """Where a lesson runs: what a learner on Colab is told first, and where trainings survive a disconnect."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def notice() -> str:
     else:
         lines = [f'No GPU on this machine: "auto" is the preset {preset} here.']
     folder = run_folder()
-    if folder and (not on_colab() or _kept()):
+    if folder and (not on_colab() or _outlives()):
         lines.append(f"Trainings are kept in {folder} and go on where they stopped.")
     elif folder:
         lines.append(f"A disconnect loses what was trained. To keep it in your Drive, run: {MOUNT}")
@@ -58,6 +59,16 @@ def run_folder() -> Path | None:
     return DRIVE / "unetpp-course" if DRIVE.is_dir() else Path("runs")
 
 
-def _kept() -> bool:
+def kept(*training: object) -> Path | None:
+    """The file of a training in `run_folder()`, named by what tells it apart; None where nothing is kept.
+
+    `kept("05", "small-sharp", 2, seed, epochs, size)` is FOLDER/05-small-sharp-2-0-15-64.pt, for `fit(checkpoint=...)`.
+    """
+    folder = run_folder()
+    name = "-".join(re.sub(r"[^\w.+]+", "_", str(part)) for part in training)
+    return folder and folder / f"{name}.pt"
+
+
+def _outlives() -> bool:
     """Whether the folder outlives the machine."""
     return bool(os.environ.get(VARIABLE)) or DRIVE.is_dir()

@@ -17,8 +17,8 @@ from course_lib.errors import UserError
 from course_lib.files import write
 from course_lib.grid import NestedUNet
 from course_lib.measure import macs, parameters
-from course_lib.predict.maps import QUIET, Head, probabilities, probability
 from course_lib.predict.fold import folded
+from course_lib.predict.maps import QUIET, Head, probabilities, probability
 from course_lib.predict.setting import Setting
 
 OPSET = 23  # the newest that torch 2.13 says it exports

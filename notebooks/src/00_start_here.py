@@ -16,34 +16,14 @@
 # Two cores need less than a minute; on a GPU it was not measured yet.
 
 # %% tags=["setup", "nbval-ignore-output"]
-import importlib.util
-import subprocess
-import sys
-
-REPO, REF = "{{REPO}}", "{{REF}}"
-if importlib.util.find_spec("course_lib") is None:
-    if "google.colab" not in sys.modules:
-        raise ModuleNotFoundError(
-            "course_lib is not installed for this Python: start Jupyter by `make lab`, or type "
-            '`pip install -e ".[notebooks]"` in the folder of the course'
-        )
-    # --no-deps: Colab has all that the course needs, and its torch stays as it is.
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
-    if subprocess.run(pip).returncode != 0:
-        raise ConnectionError(
-            f"{REPO} could not be installed: the lines above say why. "
-            "If it was the network, run this cell again"
-        )
-from course_lib.lesson.colab import notice
-
-print(notice())
+# {{SETUP}}
 
 # %%
 import torch
 
 from course_lib import show
 from course_lib.checks import check_count_mistakes, check_to_mask
-from course_lib.data import load
+from course_lib.data import draw
 from course_lib.grid import NestedUNet
 from course_lib.lesson import presets
 from course_lib.measure import macs, parameters
@@ -52,7 +32,7 @@ from course_lib.predict import as_input
 from course_lib.predict.baseline import otsu_masks
 from course_lib.results import record, table
 from course_lib.show import views, widgets
-from course_lib.train import evaluate, fit
+from course_lib.train import Recipe, evaluate, fit
 
 # %% [markdown]
 # Everything a run depends on stands in one cell. `auto` takes the size that suits the machine: `gpu` where there is
@@ -78,7 +58,7 @@ print(sizes)
 # the truth is known exactly: which pixel belongs to a nucleus, and to which one.
 
 # %%
-splits = load("synthetic", sizes.size, count=sizes.images, seed=SEED)
+splits = draw(sizes.images, sizes.size, seed=SEED)
 train, val = splits.train, splits.val
 figure = show.overlay(val.images[:8], val.masks[:8])
 show.display(figure, alt="Eight drawn images of nuclei; blue lines follow the outlines.")
@@ -159,7 +139,7 @@ print("heads on columns", list(published.heads.values()))
 
 # %% tags=["timing"]
 rows = []
-for row in fit(net, splits, epochs=epochs, seed=SEED):
+for row in fit(net, splits, epochs=epochs, recipe=Recipe(seed=SEED)):
     rows.append(row)
     print("epoch {epoch:2d}  loss {loss:.3f}  val IoU {val_iou:.3f}  {seconds:.1f} s".format(**row))
 

@@ -16,27 +16,7 @@
 # Two cores need less than half a minute; on a GPU it was not measured yet.
 
 # %% tags=["setup", "nbval-ignore-output"]
-import importlib.util
-import subprocess
-import sys
-
-REPO, REF = "{{REPO}}", "{{REF}}"
-if importlib.util.find_spec("course_lib") is None:
-    if "google.colab" not in sys.modules:
-        raise ModuleNotFoundError(
-            "course_lib is not installed for this Python: start Jupyter by `make lab`, or type "
-            '`pip install -e ".[notebooks]"` in the folder of the course'
-        )
-    # --no-deps: Colab has all that the course needs, and its torch stays as it is.
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
-    if subprocess.run(pip).returncode != 0:
-        raise ConnectionError(
-            f"{REPO} could not be installed: the lines above say why. "
-            "If it was the network, run this cell again"
-        )
-from course_lib.lesson.colab import notice
-
-print(notice())
+# {{SETUP}}
 
 # %%
 from fractions import Fraction
@@ -54,7 +34,7 @@ from course_lib.grid import NestedUNet
 from course_lib.lesson import presets
 from course_lib.predict import probabilities
 from course_lib.predict.baseline import otsu_masks
-from course_lib.train import fit
+from course_lib.train import Recipe, fit
 
 # %% tags=["parameters"]
 PRESET = "auto"  # or "smoke", "laptop", "gpu"
@@ -65,7 +45,7 @@ sizes = presets.sizes(PRESET)
 print(f"preset {presets.resolve(PRESET)}: {sizes}")
 
 # %%
-splits = data.load("synthetic", sizes.size, count=sizes.images, seed=SEED)
+splits = data.draw(sizes.images, sizes.size, seed=SEED)
 val = splits.val
 
 # %% [markdown]
@@ -440,7 +420,7 @@ assert spread[8] > 0.003, "the order hardly matters for these images"
 # %% tags=["timing"]
 torch.manual_seed(SEED)
 net = NestedUNet(widths=sizes.widths[:3], wiring="unet")
-for row in fit(net, splits, epochs=6, seed=SEED):
+for row in fit(net, splits, epochs=6, recipe=Recipe(seed=SEED)):
     print("epoch {epoch:2d}  loss {loss:.3f}  val IoU {val_iou:.3f}  {seconds:.1f} s".format(**row))
 p = probabilities(net, val.images)
 

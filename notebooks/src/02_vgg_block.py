@@ -16,27 +16,7 @@
 # Two cores need less than half a minute. The lesson makes no use of a GPU.
 
 # %% tags=["setup", "nbval-ignore-output"]
-import importlib.util
-import subprocess
-import sys
-
-REPO, REF = "{{REPO}}", "{{REF}}"
-if importlib.util.find_spec("course_lib") is None:
-    if "google.colab" not in sys.modules:
-        raise ModuleNotFoundError(
-            "course_lib is not installed for this Python: start Jupyter by `make lab`, or type "
-            '`pip install -e ".[notebooks]"` in the folder of the course'
-        )
-    # --no-deps: Colab has all that the course needs, and its torch stays as it is.
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
-    if subprocess.run(pip).returncode != 0:
-        raise ConnectionError(
-            f"{REPO} could not be installed: the lines above say why. "
-            "If it was the network, run this cell again"
-        )
-from course_lib.lesson.colab import notice
-
-print(notice())
+# {{SETUP}}
 
 # %%
 from itertools import pairwise
@@ -48,7 +28,7 @@ from torch import nn
 
 from course_lib import grid, measure, show
 from course_lib.checks import check_block_parameters, check_receptive_field, check_vgg_block, expect
-from course_lib.data import load
+from course_lib.data import draw
 from course_lib.lesson import presets
 from course_lib.losses import bce_dice
 from course_lib.metrics import count, iou
@@ -70,7 +50,7 @@ print(f"preset {presets.resolve(PRESET)}, images of {side}x{side} pixels, all on
 # then shows its limits.
 
 # %%
-splits = load("synthetic", side, count=20, look="large-blurred", seed=SEED)
+splits = draw(20, side, look="large-blurred", seed=SEED)
 train, val = splits.train, splits.val
 figure = show.overlay(train.images[:4], train.masks[:4])
 show.display(figure, alt="Four images of large violet nuclei in pink tissue, outlined in blue.")

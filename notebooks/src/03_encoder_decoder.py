@@ -16,27 +16,8 @@
 # Two cores need about a minute and a half; on a GPU it was not measured yet.
 
 # %% tags=["setup", "nbval-ignore-output"]
-import importlib.util
-import subprocess
-import sys
+# {{SETUP}}
 
-REPO, REF = "{{REPO}}", "{{REF}}"
-if importlib.util.find_spec("course_lib") is None:
-    if "google.colab" not in sys.modules:
-        raise ModuleNotFoundError(
-            "course_lib is not installed for this Python: start Jupyter by `make lab`, or type "
-            '`pip install -e ".[notebooks]"` in the folder of the course'
-        )
-    # --no-deps: Colab has all that the course needs, and its torch stays as it is.
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
-    if subprocess.run(pip).returncode != 0:
-        raise ConnectionError(
-            f"{REPO} could not be installed: the lines above say why. "
-            "If it was the network, run this cell again"
-        )
-from course_lib.lesson.colab import notice
-
-print(notice())
 # %%
 from fractions import Fraction
 from itertools import pairwise
@@ -53,7 +34,7 @@ from course_lib.metrics import boundary_iou, count, iou
 from course_lib.predict import probabilities
 from course_lib.predict.baseline import otsu_masks
 from course_lib.predict.setting import Setting
-from course_lib.train import fit
+from course_lib.train import Recipe, fit
 
 # %% tags=["parameters"]
 PRESET = "auto"  # or "smoke", "laptop", "gpu"
@@ -292,7 +273,7 @@ assert ends == [Fraction(-1, 2), Fraction(1, 2)]
 # the truth?
 
 # %%
-splits = data.load("synthetic", sizes.size, count=sizes.images, seed=SEED)
+splits = data.draw(sizes.images, sizes.size, seed=SEED)
 val = splits.val
 masks = val.masks.float()
 
@@ -421,7 +402,7 @@ def train(depth, seed):
     """The masks that an encoder-decoder of this depth predicts for the validation images."""
     torch.manual_seed(seed)
     net = EncoderDecoder(3, 1, sizes.widths[: depth + 1])
-    for _ in fit(net, splits, epochs=epochs, seed=seed, setting=Setting.fast()):
+    for _ in fit(net, splits, epochs=epochs, recipe=Recipe(seed=seed), setting=Setting.fast()):
         pass
     return probabilities(net, val.images) > 0.5
 

@@ -16,27 +16,7 @@
 # Two cores need a little more than three minutes; on a GPU it was not measured yet.
 
 # %% tags=["setup", "nbval-ignore-output"]
-import importlib.util
-import subprocess
-import sys
-
-REPO, REF = "{{REPO}}", "{{REF}}"
-if importlib.util.find_spec("course_lib") is None:
-    if "google.colab" not in sys.modules:
-        raise ModuleNotFoundError(
-            "course_lib is not installed for this Python: start Jupyter by `make lab`, or type "
-            '`pip install -e ".[notebooks]"` in the folder of the course'
-        )
-    # --no-deps: Colab has all that the course needs, and its torch stays as it is.
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
-    if subprocess.run(pip).returncode != 0:
-        raise ConnectionError(
-            f"{REPO} could not be installed: the lines above say why. "
-            "If it was the network, run this cell again"
-        )
-from course_lib.lesson.colab import notice
-
-print(notice())
+# {{SETUP}}
 
 # %%
 from itertools import islice, pairwise, product
@@ -49,7 +29,7 @@ from course_lib import data, measure, results, show
 from course_lib.checks import check_training_step, check_unet, expect
 from course_lib.grid import NestedUNet, VGGBlock
 from course_lib.lesson import presets
-from course_lib.lesson.colab import run_folder
+from course_lib.lesson.colab import kept
 from course_lib.losses import bce_dice
 from course_lib.metrics import boundary_iou, count, iou
 from course_lib.predict import probabilities
@@ -78,7 +58,10 @@ print(f"images: {name}")
 # `python -m course_lib data bbbc038`, fetches the archive. The outputs stored here were made with the built-in images.
 
 # %%
-splits = data.load(name, sizes.size, count=sizes.images, seed=SEED)
+if name == "synthetic":
+    splits = data.draw(sizes.images, sizes.size, seed=SEED)
+else:
+    splits = data.load(name, sizes.size)
 val = splits.val
 otsu_iou = iou(count(otsu_masks(val), val.masks).pooled()).item()
 figure = show.overlay(
@@ -243,7 +226,7 @@ check_training_step(train_step)
 # learning rate rise and fall.
 
 # %%
-recipe = Recipe(batch_size=min(8, len(splits.train.ids)))
+recipe = Recipe(batch_size=min(8, len(splits.train.ids)), seed=SEED)
 part = splits.train._replace(
     images=splits.train.images.to(device), masks=splits.train.masks.to(device)
 )
@@ -272,7 +255,7 @@ assert by_hand[-1] < by_hand[0]
 # %% tags=["nbval-check-output"]
 torch.manual_seed(SEED)
 again = UNet(3, 1, sizes.widths)
-rows = list(islice(fit(again, splits, epochs=epochs, seed=SEED, recipe=recipe), 2))
+rows = list(islice(fit(again, splits, epochs=epochs, recipe=recipe), 2))
 tolerance = 1e-5 if device.type == "cpu" else 0.02  # a GPU adds up in another order each time
 expect("by hand minus fit, epoch 1", by_hand[0] - rows[0]["loss"], 0, tol=tolerance)
 expect("by hand minus fit, epoch 2", by_hand[1] - rows[1]["loss"], 0, tol=tolerance)
@@ -345,7 +328,10 @@ def train(without, seed):
     net = NestedUNet(widths=sizes.widths, wiring="unet")
     for i in without:
         cut(net, i)
-    for _ in fit(net, splits, epochs=epochs, seed=seed, setting=Setting.fast(), runs=run_folder()):
+    recipe, file = Recipe(seed=seed), kept("04", "without", *without, seed, epochs, sizes.size)
+    for _ in fit(
+        net, splits, epochs=epochs, recipe=recipe, setting=Setting.fast(), checkpoint=file
+    ):
         pass
     return net
 
@@ -361,8 +347,8 @@ def score(net):
 # Which cut hurts a trained net most? Which damage can training repair?
 #
 # Pooled IoU says how much is found. Boundary IoU compares the rims alone, two pixels wide: it sees the borders. First
-# question: cut after training. (`run_folder()` is where trainings are kept on Colab; elsewhere it is None, unless
-# `COURSE_RUNS` names a folder.)
+# question: cut after training. (`kept(...)` names the file in which a training is kept on Colab. Elsewhere it is None,
+# unless `COURSE_RUNS` names a folder.)
 
 # %%
 seeds, depth = range(SEED, SEED + sizes.seeds), len(sizes.widths) - 1

@@ -16,27 +16,7 @@
 # Two cores need a little more than three minutes; on a GPU it was not measured yet.
 
 # %% tags=["setup", "nbval-ignore-output"]
-import importlib.util
-import subprocess
-import sys
-
-REPO, REF = "{{REPO}}", "{{REF}}"
-if importlib.util.find_spec("course_lib") is None:
-    if "google.colab" not in sys.modules:
-        raise ModuleNotFoundError(
-            "course_lib is not installed for this Python: start Jupyter by `make lab`, or type "
-            '`pip install -e ".[notebooks]"` in the folder of the course'
-        )
-    # --no-deps: Colab has all that the course needs, and its torch stays as it is.
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
-    if subprocess.run(pip).returncode != 0:
-        raise ConnectionError(
-            f"{REPO} could not be installed: the lines above say why. "
-            "If it was the network, run this cell again"
-        )
-from course_lib.lesson.colab import notice
-
-print(notice())
+# {{SETUP}}
 
 # %%
 from itertools import pairwise
@@ -51,11 +31,11 @@ from course_lib import data, measure, results, show
 from course_lib.checks import check_deepest, check_paired_interval
 from course_lib.grid import NestedUNet
 from course_lib.lesson import presets
-from course_lib.lesson.colab import run_folder
+from course_lib.lesson.colab import kept
 from course_lib.predict.setting import Setting
 from course_lib.results.compare import interval_from_table
 from course_lib.show import views, widgets
-from course_lib.train import evaluate, fit
+from course_lib.train import Recipe, evaluate, fit
 
 # %% tags=["parameters"]
 PRESET = "auto"  # or "smoke", "laptop", "gpu"
@@ -138,10 +118,7 @@ for side in (96, 100, 256, 257):
 
 # %%
 kinds = ("small-sharp", "large-blurred")
-splits = {
-    kind: data.load("synthetic", sizes.size, count=sizes.images, seed=SEED, look=kind)
-    for kind in kinds
-}
+splits = {kind: data.draw(sizes.images, sizes.size, seed=SEED, look=kind) for kind in kinds}
 for kind in kinds:
     figure = show.overlay(splits[kind].val.images[:4], splits[kind].val.masks[:4])
     show.display(figure, alt=f"Four {kind} images with the outlines of their nuclei.")
@@ -236,8 +213,9 @@ def score(kind, depth, seed):
     """Pooled IoU on the validation part of a U-Net of this depth."""
     torch.manual_seed(seed)
     net = NestedUNet(widths=sizes.widths[: depth + 1], wiring="unet")
+    recipe, file = Recipe(seed=seed), kept("05", kind, depth, seed, epochs, sizes.size)
     for _ in fit(
-        net, splits[kind], epochs=epochs, seed=seed, setting=Setting.fast(), runs=run_folder()
+        net, splits[kind], epochs=epochs, recipe=recipe, setting=Setting.fast(), checkpoint=file
     ):
         pass
     found = evaluate(net, splits[kind].val, setting=Setting.fast())["iou_pooled"]
@@ -263,8 +241,8 @@ for kind, found in live.items():
 # intervals are wider than anything we would call a difference, because with two seeds $t$ is 12.7. More runs do not fit
 # into a lesson. So here is the same experiment with five seeds and depths 1 to 4 (L1 to L4). A fifth net, L1 wide, has
 # depth 1 and the work of L4. The drawn images are new for every seed. Real nuclei (bbbc038), the same for every seed,
-# are a third kind. (`run_folder()`, in the cells above, is where trainings are kept on Colab; elsewhere it is None,
-# unless `COURSE_RUNS` names a folder.)
+# are a third kind. (`kept(...)`, in the cell above, names the file in which a training is kept on Colab. Elsewhere it
+# is None, unless `COURSE_RUNS` names a folder.)
 
 # %%
 stored = results.load_results("depth")

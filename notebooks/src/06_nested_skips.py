@@ -16,27 +16,7 @@
 # Two cores need less than a minute; on a GPU it was not measured yet.
 
 # %% tags=["setup", "nbval-ignore-output"]
-import importlib.util
-import subprocess
-import sys
-
-REPO, REF = "{{REPO}}", "{{REF}}"
-if importlib.util.find_spec("course_lib") is None:
-    if "google.colab" not in sys.modules:
-        raise ModuleNotFoundError(
-            "course_lib is not installed for this Python: start Jupyter by `make lab`, or type "
-            '`pip install -e ".[notebooks]"` in the folder of the course'
-        )
-    # --no-deps: Colab has all that the course needs, and its torch stays as it is.
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
-    if subprocess.run(pip).returncode != 0:
-        raise ConnectionError(
-            f"{REPO} could not be installed: the lines above say why. "
-            "If it was the network, run this cell again"
-        )
-from course_lib.lesson.colab import notice
-
-print(notice())
+# {{SETUP}}
 
 # %%
 import copy
@@ -51,7 +31,7 @@ from course_lib.lesson import presets
 from course_lib.predict import as_input
 from course_lib.results.compare import paired_interval
 from course_lib.show import views, widgets
-from course_lib.train import fit
+from course_lib.train import Recipe, fit
 
 # %% tags=["parameters"]
 PRESET = "auto"  # or "smoke", "laptop", "gpu"
@@ -62,7 +42,7 @@ sizes = presets.sizes(PRESET)
 print(f"preset {presets.resolve(PRESET)}: {sizes}")
 
 # %%
-splits = data.load("synthetic", sizes.size, count=sizes.images, seed=SEED)
+splits = data.draw(sizes.images, sizes.size, seed=SEED)
 train = splits.train
 
 # %% [markdown]
@@ -345,7 +325,7 @@ for wiring, reading in readings.items():
 torch.manual_seed(SEED)
 ensemble = NestedUNet(widths=sizes.widths, wiring="unet-e")
 before = copy.deepcopy(ensemble.state_dict())
-for row in fit(ensemble, splits, epochs=2, seed=SEED):
+for row in fit(ensemble, splits, epochs=2, recipe=Recipe(seed=SEED)):
     print(f"epoch {row['epoch']}  loss {row['loss']:.3f}")
 
 

@@ -16,27 +16,7 @@
 # Two cores need a little more than two minutes; on a GPU it was not measured yet.
 
 # %% tags=["setup", "nbval-ignore-output"]
-import importlib.util
-import subprocess
-import sys
-
-REPO, REF = "{{REPO}}", "{{REF}}"
-if importlib.util.find_spec("course_lib") is None:
-    if "google.colab" not in sys.modules:
-        raise ModuleNotFoundError(
-            "course_lib is not installed for this Python: start Jupyter by `make lab`, or type "
-            '`pip install -e ".[notebooks]"` in the folder of the course'
-        )
-    # --no-deps: Colab has all that the course needs, and its torch stays as it is.
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
-    if subprocess.run(pip).returncode != 0:
-        raise ConnectionError(
-            f"{REPO} could not be installed: the lines above say why. "
-            "If it was the network, run this cell again"
-        )
-from course_lib.lesson.colab import notice
-
-print(notice())
+# {{SETUP}}
 
 # %%
 import torch
@@ -45,13 +25,13 @@ from course_lib import data, measure, results, show
 from course_lib.checks import check_accurate_mode, check_deep_supervision_loss
 from course_lib.grid import NestedUNet
 from course_lib.lesson import presets
-from course_lib.lesson.colab import run_folder
+from course_lib.lesson.colab import kept
 from course_lib.losses import bce_dice
 from course_lib.predict import as_input, probabilities
 from course_lib.predict.setting import Setting
 from course_lib.results.compare import interval_from_table, paired_interval
 from course_lib.show import widgets
-from course_lib.train import evaluate, fit
+from course_lib.train import Recipe, evaluate, fit
 
 # %% tags=["parameters"]
 PRESET = "auto"  # or "smoke", "laptop", "gpu"
@@ -64,7 +44,7 @@ epochs = EPOCHS or sizes.epochs
 print(f"preset {presets.resolve(PRESET)}: {sizes}")
 
 # %%
-splits = data.load("synthetic", sizes.size, count=sizes.images, seed=SEED)
+splits = data.draw(sizes.images, sizes.size, seed=SEED)
 val = splits.val
 images, masks = as_input(splits.train.images[:8]), splits.train.masks[:8].float()
 
@@ -235,16 +215,17 @@ assert of_maps < 0.5 < of_logits
 # ## With and without
 #
 # Now train UNet++ both ways, the same weights and the same batches in each pair. `fit` uses the loss of exercise 1 by
-# itself: it averages over whatever list the net returns. (`run_folder()` is where trainings are kept on Colab;
-# elsewhere it is None, unless `COURSE_RUNS` names a folder.)
+# itself: it averages over whatever list the net returns. (`kept(...)` names the file in which a training is kept on
+# Colab. Elsewhere it is None, unless `COURSE_RUNS` names a folder.)
 
 
 # %%
 def train(deep_supervision, seed):
     torch.manual_seed(seed)
     net = NestedUNet(widths=sizes.widths, deep_supervision=deep_supervision)
+    recipe, file = Recipe(seed=seed), kept("07", deep_supervision, seed, epochs, sizes.size)
     rows = list(
-        fit(net, splits, epochs=epochs, seed=seed, setting=Setting.fast(), runs=run_folder())
+        fit(net, splits, epochs=epochs, recipe=recipe, setting=Setting.fast(), checkpoint=file)
     )
     heads = "all heads" if deep_supervision else "one head"
     print(f"{heads:9} seed {seed}: validation IoU {rows[-1]['val_iou']:.3f}")

@@ -16,27 +16,7 @@
 # Two cores need a little more than two minutes; on a GPU it was not measured yet.
 
 # %% tags=["setup", "nbval-ignore-output"]
-import importlib.util
-import subprocess
-import sys
-
-REPO, REF = "{{REPO}}", "{{REF}}"
-if importlib.util.find_spec("course_lib") is None:
-    if "google.colab" not in sys.modules:
-        raise ModuleNotFoundError(
-            "course_lib is not installed for this Python: start Jupyter by `make lab`, or type "
-            '`pip install -e ".[notebooks]"` in the folder of the course'
-        )
-    # --no-deps: Colab has all that the course needs, and its torch stays as it is.
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
-    if subprocess.run(pip).returncode != 0:
-        raise ConnectionError(
-            f"{REPO} could not be installed: the lines above say why. "
-            "If it was the network, run this cell again"
-        )
-from course_lib.lesson.colab import notice
-
-print(notice())
+# {{SETUP}}
 
 # %%
 from statistics import fmean
@@ -47,13 +27,13 @@ from course_lib import data, measure, results, show
 from course_lib.checks import check_choose_level, check_prune, expect
 from course_lib.grid import NestedUNet
 from course_lib.lesson import presets
-from course_lib.lesson.colab import run_folder
+from course_lib.lesson.colab import kept
 from course_lib.losses import bce_dice
 from course_lib.predict import as_input
 from course_lib.predict.setting import Setting
 from course_lib.results.compare import paired_interval
 from course_lib.show import views, widgets
-from course_lib.train import evaluate, fit
+from course_lib.train import Recipe, evaluate, fit
 
 # %% tags=["parameters"]
 PRESET = "auto"  # or "smoke", "laptop", "gpu"
@@ -66,7 +46,7 @@ epochs, depth = EPOCHS or sizes.epochs, len(sizes.widths) - 1
 print(f"preset {presets.resolve(PRESET)}: {sizes}")
 
 # %%
-splits = data.load("synthetic", sizes.size, count=sizes.images, seed=SEED)
+splits = data.draw(sizes.images, sizes.size, seed=SEED)
 val = splits.val
 
 # %% [markdown]
@@ -133,8 +113,8 @@ check_prune(prune)
 # ## Does it change anything?
 #
 # Train one net with all heads, cut it at every level, and compare the heads that stay with what they said in the whole
-# net. Not about equal: equal. (`run_folder()` is where trainings are kept on Colab; elsewhere it is None, unless
-# `COURSE_RUNS` names a folder.)
+# net. Not about equal: equal. (`kept(...)` names the file in which a training is kept on Colab. Elsewhere it is None,
+# unless `COURSE_RUNS` names a folder.)
 
 
 # %%
@@ -142,8 +122,9 @@ def train(level, seed):
     """A UNet++ of depth `level`, one loss on each of its heads."""
     torch.manual_seed(seed)
     net = NestedUNet(widths=sizes.widths[: level + 1], deep_supervision=True)
+    recipe, file = Recipe(seed=seed), kept("08", level, seed, epochs, sizes.size)
     rows = list(
-        fit(net, splits, epochs=epochs, seed=seed, setting=Setting.fast(), runs=run_folder())
+        fit(net, splits, epochs=epochs, recipe=recipe, setting=Setting.fast(), checkpoint=file)
     )
     print(f"level {level}, seed {seed}: validation IoU {rows[-1]['val_iou']:.3f}")
     # Fast training stores channels last. In another layout the same sums are rounded differently.

@@ -16,27 +16,7 @@
 # Two cores need half a minute; on a GPU it was not measured yet.
 
 # %% tags=["setup", "nbval-ignore-output"]
-import importlib.util
-import subprocess
-import sys
-
-REPO, REF = "{{REPO}}", "{{REF}}"
-if importlib.util.find_spec("course_lib") is None:
-    if "google.colab" not in sys.modules:
-        raise ModuleNotFoundError(
-            "course_lib is not installed for this Python: start Jupyter by `make lab`, or type "
-            '`pip install -e ".[notebooks]"` in the folder of the course'
-        )
-    # --no-deps: Colab has all that the course needs, and its torch stays as it is.
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
-    if subprocess.run(pip).returncode != 0:
-        raise ConnectionError(
-            f"{REPO} could not be installed: the lines above say why. "
-            "If it was the network, run this cell again"
-        )
-from course_lib.lesson.colab import notice
-
-print(notice())
+# {{SETUP}}
 
 # %%
 import statistics
@@ -164,7 +144,7 @@ def seconds_of(run, repeats=5):
 
 
 torch.manual_seed(SEED)
-splits = data.load("synthetic", sizes.size, count=100, seed=SEED)
+splits = data.draw(100, sizes.size, seed=SEED)
 images = as_input(splits.train.images[:16]).to(device)
 masks = splits.train.masks[:16].float().to(device)
 net = NestedUNet(widths=sizes.widths, deep_supervision=True)

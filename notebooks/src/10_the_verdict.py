@@ -17,27 +17,7 @@
 # Two cores need two to three minutes; on a GPU it was not measured yet.
 
 # %% tags=["setup", "nbval-ignore-output"]
-import importlib.util
-import subprocess
-import sys
-
-REPO, REF = "{{REPO}}", "{{REF}}"
-if importlib.util.find_spec("course_lib") is None:
-    if "google.colab" not in sys.modules:
-        raise ModuleNotFoundError(
-            "course_lib is not installed for this Python: start Jupyter by `make lab`, or type "
-            '`pip install -e ".[notebooks]"` in the folder of the course'
-        )
-    # --no-deps: Colab has all that the course needs, and its torch stays as it is.
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
-    if subprocess.run(pip).returncode != 0:
-        raise ConnectionError(
-            f"{REPO} could not be installed: the lines above say why. "
-            "If it was the network, run this cell again"
-        )
-from course_lib.lesson.colab import notice
-
-print(notice())
+# {{SETUP}}
 
 # %%
 from itertools import product
@@ -51,13 +31,13 @@ from course_lib import data, results, show
 from course_lib.checks import check_holm, check_resampled_means
 from course_lib.grid import NestedUNet
 from course_lib.lesson import presets
-from course_lib.lesson.colab import run_folder
+from course_lib.lesson.colab import kept
 from course_lib.measure import macs, matched_widths, parameters
 from course_lib.metrics import count, iou
 from course_lib.predict import probabilities
 from course_lib.predict.setting import Setting
 from course_lib.results.compare import bootstrap, interval_from_table, paired_interval
-from course_lib.train import fit
+from course_lib.train import Recipe, fit
 
 # %% tags=["parameters"]
 PRESET = "auto"  # or "smoke", "laptop", "gpu"
@@ -409,7 +389,7 @@ assert clear_wide == [("unet-e, all heads", baseline), ("unet-e, all heads", equ
 # of UNet++, and UNet++.
 
 # %%
-splits = data.load("synthetic", sizes.size, count=sizes.images, seed=SEED)
+splits = data.draw(sizes.images, sizes.size, seed=SEED)
 wide = matched_widths(macs(NestedUNet(widths=sizes.widths)), macs, widths=sizes.widths)
 tried = {"U-Net": (sizes.widths, "unet"), "U-Net, work of UNet++": (wide, "unet")}
 tried |= {"UNet++": (sizes.widths, "unet++")}
@@ -419,7 +399,10 @@ live = {name: [] for name in tried}
 for seed, (name, (widths, wiring)) in product(range(SEED, SEED + sizes.seeds), tried.items()):
     torch.manual_seed(seed)
     net = NestedUNet(widths=widths, wiring=wiring)
-    training = fit(net, splits, epochs=epochs, seed=seed, setting=Setting.fast(), runs=run_folder())
+    recipe, file = Recipe(seed=seed), kept("10", name, seed, epochs, sizes.size)
+    training = fit(
+        net, splits, epochs=epochs, recipe=recipe, setting=Setting.fast(), checkpoint=file
+    )
     seconds = sum(row["seconds"] for row in training)
     masks = probabilities(net, splits.val.images) > 0.5
     live[name].append(iou(count(masks, splits.val.masks)).numpy())

@@ -16,27 +16,7 @@
 # Two cores need two to three minutes; on a GPU it was not measured yet.
 
 # %% tags=["setup", "nbval-ignore-output"]
-import importlib.util
-import subprocess
-import sys
-
-REPO, REF = "{{REPO}}", "{{REF}}"
-if importlib.util.find_spec("course_lib") is None:
-    if "google.colab" not in sys.modules:
-        raise ModuleNotFoundError(
-            "course_lib is not installed for this Python: start Jupyter by `make lab`, or type "
-            '`pip install -e ".[notebooks]"` in the folder of the course'
-        )
-    # --no-deps: Colab has all that the course needs, and its torch stays as it is.
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
-    if subprocess.run(pip).returncode != 0:
-        raise ConnectionError(
-            f"{REPO} could not be installed: the lines above say why. "
-            "If it was the network, run this cell again"
-        )
-from course_lib.lesson.colab import notice
-
-print(notice())
+# {{SETUP}}
 
 # %%
 from statistics import fmean
@@ -50,12 +30,12 @@ from course_lib import data, relatives, results, show
 from course_lib.checks import check_at_row, check_gate
 from course_lib.grid import NestedUNet
 from course_lib.lesson import presets
-from course_lib.lesson.colab import run_folder
+from course_lib.lesson.colab import kept
 from course_lib.measure import macs, parameters
 from course_lib.predict import as_input
 from course_lib.predict.setting import Setting
 from course_lib.results.compare import holm, paired_interval
-from course_lib.train import fit
+from course_lib.train import Recipe, fit
 
 # %% tags=["parameters"]
 PRESET = "auto"  # or "smoke", "laptop", "gpu"
@@ -151,13 +131,14 @@ assert torch.equal(attention.prune(1)(image)[0], attention(image)[0]) and gates 
 
 # %% [markdown]
 # **Predict first.** After some training on built-in images: will the gate on the longest skip, from $x^{0,0}$ to the
-# last node of row 0, be open on nuclei, or on the background? (`run_folder()` is where trainings are kept on Colab;
-# elsewhere it is None, unless `COURSE_RUNS` names a folder.)
+# last node of row 0, be open on nuclei, or on the background? (`kept(...)` names the file in which a training is kept
+# on Colab. Elsewhere it is None, unless `COURSE_RUNS` names a folder.)
 
 # %% tags=["timing"]
-splits = data.load("synthetic", sizes.size, count=sizes.images, seed=SEED)
+splits = data.draw(sizes.images, sizes.size, seed=SEED)
+recipe, file = Recipe(seed=SEED), kept("11", "gates", SEED, epochs, sizes.size)
 for row in fit(
-    attention, splits, epochs=epochs, seed=SEED, setting=Setting.fast(), runs=run_folder()
+    attention, splits, epochs=epochs, recipe=recipe, setting=Setting.fast(), checkpoint=file
 ):
     print(f"epoch {row['epoch']}  validation IoU {row['val_iou']:.3f}")
 
@@ -265,7 +246,10 @@ def trained(wiring, seed, change):
     torch.manual_seed(seed)
     net = change(NestedUNet(widths=sizes.widths, wiring=wiring))
     half = EPOCHS or (sizes.epochs + 1) // 2
-    rows = [*fit(net, splits, epochs=half, seed=seed, setting=Setting.fast(), runs=run_folder())]
+    recipe, file = Recipe(seed=seed), kept("11", wiring, change.__name__, seed, half, sizes.size)
+    rows = list(
+        fit(net, splits, epochs=half, recipe=recipe, setting=Setting.fast(), checkpoint=file)
+    )
     return rows[-1]["val_iou"]
 
 

@@ -16,31 +16,13 @@
 # Two cores need about a minute; on a GPU it was not measured yet.
 
 # %% tags=["setup", "nbval-ignore-output"]
-import importlib.util
-import subprocess
-import sys
-
-REPO, REF = "{{REPO}}", "{{REF}}"
-if importlib.util.find_spec("course_lib") is None:
-    if "google.colab" not in sys.modules:
-        raise ModuleNotFoundError(
-            "course_lib is not installed for this Python: start Jupyter by `make lab`, or type "
-            '`pip install -e ".[notebooks]"` in the folder of the course'
-        )
-    # --no-deps: Colab has all that the course needs, and its torch stays as it is.
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPO}@{REF}"]
-    if subprocess.run(pip).returncode != 0:
-        raise ConnectionError(
-            f"{REPO} could not be installed: the lines above say why. "
-            "If it was the network, run this cell again"
-        )
-from course_lib.lesson.colab import notice
-
-print(notice())
+# {{SETUP}}
 
 # %%
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
 from itertools import product
 from pathlib import Path
@@ -62,7 +44,7 @@ from course_lib.predict import apply, predict, probabilities
 from course_lib.predict.export import export_onnx, model_card
 from course_lib.predict.instances import instance_scores, separate
 from course_lib.predict.setting import Setting
-from course_lib.train import evaluate, fit
+from course_lib.train import Recipe, evaluate, fit
 from course_lib.train.checkpoint import save_model
 
 # %% tags=["parameters"]
@@ -241,7 +223,8 @@ assert not parents[0] & parents[1] and not parents[0] & parents[2]
 torch.manual_seed(SEED)
 net = NestedUNet(widths=widths, wiring="unet++", deep_supervision=True)
 setting = Setting.fast()
-for row in fit(net, splits, epochs=epochs, seed=SEED, setting=setting, checkpoint=work / "fit.pt"):
+recipe, file = Recipe(seed=SEED), work / "fit.pt"
+for row in fit(net, splits, epochs=epochs, recipe=recipe, setting=setting, checkpoint=file):
     print(
         f"epoch {row['epoch']:2}  loss {row['loss']:.3f}  val IoU {row['val_iou']:.3f}  {row['seconds']:.1f} s"
     )
