@@ -23,7 +23,7 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "not browser" -n $(JOBS) --dist loadfile
 ifneq ($(LESSONS),)
 	env -u COURSE_BBBC038_ARCHIVE -u COURSE_RUNS COURSE_DATA="$(CURDIR)/build/no-data" COURSE_PRESET=smoke OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax \
-	  --nbval-current-env --nbval-cell-timeout 300 -n $(JOBS) --dist loadfile -p tools.nbval_sockets -p no:cacheprovider $(LESSONS)
+	  --nbval-current-env --nbval-cell-timeout 300 -n $(JOBS) --dist loadfile -p tools.run.sockets -p no:cacheprovider $(LESSONS)
 endif
 ifneq ($(wildcard tests/browser),)
 	$(BIN)/python -m pytest tests/browser
@@ -33,25 +33,25 @@ lab: $(READY)
 	$(BIN)/python -m jupyter lab notebooks/exercises
 
 site: $(READY)-site
-	$(BIN)/python tools/build_site.py
+	$(BIN)/python -m tools.publish.site
 
 slides: $(READY)
-	$(BIN)/python tools/build_slides.py
+	$(BIN)/python -m tools.publish.slides
 
 bundle: $(READY) site
-	$(BIN)/python tools/bundle.py
+	$(BIN)/python -m tools.publish.bundle
 
 colab: $(READY)
-	$(BIN)/python tools/colab.py
+	$(BIN)/python -m tools.run.colab
 
 notebooks: $(READY)
-	$(BIN)/python tools/build_notebooks.py $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m tools.notebooks.build $(if $(ONLY),--only $(ONLY))
 
 lint: $(READY)
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/ruff check --quiet
-	$(BIN)/python tools/lint_notebooks.py
-	$(BIN)/python tools/build_notebooks.py --check
+	$(BIN)/python -m tools.notebooks.lint
+	$(BIN)/python -m tools.notebooks.build --check
 
 data: $(READY)
 	$(BIN)/python -m course_lib data bbbc038

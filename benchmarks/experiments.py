@@ -21,9 +21,11 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from benchmarks.race import RACE
 from course_lib import results
-from course_lib.data import Split, Splits, load
+from course_lib.data import Split, Splits, draw, load
 from course_lib.errors import UserError
+from course_lib.files import append
 from course_lib.grid import NestedUNet
 from course_lib.measure import macs, matched_widths, parameters
 from course_lib.metrics import count, iou, scores
@@ -31,8 +33,7 @@ from course_lib.predict import Head, probabilities
 from course_lib.predict.baseline import otsu_masks
 from course_lib.predict.setting import Setting
 from course_lib.relatives import RELATIVES
-from course_lib.results.race import RACE
-from course_lib.train import evaluate, fit
+from course_lib.train import Recipe, evaluate, fit
 
 Row = dict[str, Any]
 RUNS = Path("runs")
@@ -71,7 +72,7 @@ class Experiment:
 
 def train_and_score(net: nn.Module, splits: Splits, *, epochs: int, seed: int, head: Head = "mean") -> Row:
     """Train as `fit` does by default; size, cost, and every score of the test part."""
-    log = list(fit(net, splits, epochs=epochs, seed=seed, setting=Setting.fast()))
+    log = list(fit(net, splits, epochs=epochs, recipe=Recipe(seed=seed), setting=Setting.fast()))
     size = tuple(splits.test.images.shape[2:])
     cost = {"parameters": parameters(net), "macs": macs(net, size), "images": len(splits.test.ids)}
     found = evaluate(net, splits.test, head=head, setting=Setting.fast())
@@ -84,14 +85,22 @@ def fresh(seed: int, **config: Any) -> NestedUNet:
     return NestedUNet(**config)
 
 
+FIRST = {
+    "unet": {"wiring": "unet"},
+    "unet++ with deep supervision": {"wiring": "unet++", "deep_supervision": True},
+}
+
+
 def measure_first_real(net: str, seed: int | None) -> Row:
     splits = load("bbbc038", 96, progress=False)
     if seed is None:
         found = scores(otsu_masks(splits.test), splits.test.masks)
         return {"parameters": 0, "images": len(splits.test.ids)} | found
-    wiring, _, supervised = net.partition(" ")
-    model = fresh(seed, widths=MEDIUM, wiring=wiring, deep_supervision=bool(supervised))
+    model = fresh(seed, widths=MEDIUM, **FIRST[net])
     return train_and_score(model, splits, epochs=20, seed=seed)
+
+
+DEPTHS = {f"L{depth}": SMALL[: depth + 1] for depth in (1, 2, 3, 4)} | {"L1 wide": (15, 30)}
 
 
 def measure_depth(kind: str, net: str, seed: int) -> Row:
@@ -99,9 +108,8 @@ def measure_depth(kind: str, net: str, seed: int) -> Row:
     if kind == "bbbc038":
         splits = load("bbbc038", 64, progress=False)
     else:
-        splits = load("synthetic", 64, count=300, seed=seed, look=kind)
-    widths = (15, 30) if net == "L1 wide" else SMALL[: int(net[1]) + 1]
-    return train_and_score(fresh(seed, widths=widths, wiring="unet"), splits, epochs=15, seed=seed)
+        splits = draw(300, 64, seed=seed, look=kind)
+    return train_and_score(fresh(seed, widths=DEPTHS[net], wiring="unet"), splits, epochs=15, seed=seed)
 
 
 def measure_heads(wiring: str, deep_supervision: bool, depth: int, seed: int) -> Row:
@@ -151,12 +159,18 @@ def contestant(net: str, widths: tuple[int, ...]) -> tuple[tuple[int, ...], Row]
 
 def measure_wirings(kind: str, net: str, seed: int) -> Row:
     """The nets of the verdict on one look of the built-in images, drawn anew for each seed."""
-    splits = load("synthetic", 64, count=300, seed=seed, look=kind)
+    splits = draw(300, 64, seed=seed, look=kind)
     widths, options = contestant(net, SMALL)
     return train_and_score(fresh(seed, widths=widths, **options), splits, epochs=15, seed=seed)
 
 
-RELATED = ("unet", "unet, work of unet++", "unet++", *RELATIVES, "unet3+, all heads")
+RELATED: dict[str, tuple[str | None, Row]] = {  # a relative and its options, or None: a net of VERDICT
+    "unet": (None, {}),
+    "unet, work of unet++": (None, {}),
+    "unet++": (None, {}),
+    **{name: (name, {}) for name in RELATIVES},
+    "unet3+, all heads": ("unet3+", {"deep_supervision": True}),
+}
 
 
 def measure_relatives(net: str, seed: int) -> Row:
@@ -166,11 +180,10 @@ def measure_relatives(net: str, seed: int) -> Row:
     (That was decided after the mean of heads had been scored on the test part. "val_iou" is of the mean, as in `fit`.)
     """
     splits = load("bbbc038", 64, progress=False)
-    kind = net.removesuffix(", all heads")
-    if kind in RELATIVES:
+    relative, options = RELATED[net]
+    if relative is not None:
         torch.manual_seed(seed)
-        options = {"deep_supervision": True} if kind != net else {}
-        model = RELATIVES[kind](in_channels=3, classes=1, widths=SMALL, **options)
+        model = RELATIVES[relative](in_channels=3, classes=1, widths=SMALL, **options)
     else:
         widths, options = contestant(net, SMALL)
         model = fresh(seed, widths=widths, **options)
@@ -184,6 +197,7 @@ def measure_race(entrant: str, seed: int, *, scale: Scale = ON_CPU) -> Row:
     net = fresh(seed, widths=scale.widths, wiring=entering.wiring)
     log = list(entering.train(net, splits, seed))
     return {
+        "changed": entering.changed,
         "epochs": len(log),
         "val_iou": [round(row["val_iou"], 4) for row in log],
         "seconds_of_epochs": [round(row["seconds"], 3) for row in log],
@@ -201,8 +215,7 @@ FIVE = range(5)
 EXPERIMENTS = {
     "first_real": Experiment(
         "Otsu, U-Net and UNet++ with deep supervision on real nuclei: 20 epochs at 96x96, test part.",
-        [{"net": "otsu", "seed": None}]
-        + [{"net": n, "seed": s} for n, s in product(["unet", "unet++ with deep supervision"], range(3))],
+        [{"net": "otsu", "seed": None}] + [{"net": n, "seed": s} for n, s in product(FIRST, range(3))],
         measure_first_real,
     ),
     "depth": Experiment(
@@ -210,9 +223,7 @@ EXPERIMENTS = {
         "L1 wide has depth 1 and widths 15 and 30, which costs what depth 4 costs.",
         [
             {"kind": k, "net": n, "seed": s}
-            for k, s, n in product(
-                ["small-sharp", "large-blurred", "bbbc038"], FIVE, ["L1", "L2", "L3", "L4", "L1 wide"]
-            )
+            for k, s, n in product(["small-sharp", "large-blurred", "bbbc038"], FIVE, DEPTHS)
         ],
         measure_depth,
     ),
@@ -293,7 +304,7 @@ def run(name: str, workers: int = 1) -> Path:
     done = read_lines(unfinished)
     if len(done) < 2:  # nothing was measured yet
         unfinished.unlink(missing_ok=True)
-        append_line(unfinished, here)
+        append(unfinished, json.dumps(here) + "\n")
         done = [here]
     measured, rows = done[0], done[1:]
     if changed := [key for key in ("device", "torch") if measured.get(key) != here[key]]:
@@ -307,7 +318,7 @@ def run(name: str, workers: int = 1) -> Path:
         _measured(name, todo, workers), desc=name, unit="run", initial=len(rows), total=len(experiment.runs)
     ):
         rows.append(row)
-        append_line(unfinished, row)
+        append(unfinished, json.dumps(row) + "\n")
     order = [next(row for row in rows if values.items() <= row.items()) for values in experiment.runs]
     command = f"python -m benchmarks.experiments {name}" + (f" --workers {workers}" if workers > 1 else "")
     path = results.store(name, order, about=experiment.about, command=command, measured=measured)
@@ -365,18 +376,6 @@ def read_lines(path: Path) -> list[Row]:
     if whole != content:
         os.truncate(path, len(whole))
     return [json.loads(line) for line in whole.splitlines()]
-
-
-def append_line(path: Path, row: Row) -> None:
-    """Add one row and see it on the disk before going on."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as problem:
-        raise UserError(f"{path} cannot be written ({problem.strerror}): free some space and start again") from problem
 
 
 def main() -> int:

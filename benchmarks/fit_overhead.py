@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from course_lib.data import Splits, load
+from course_lib.data import Splits, draw
 from course_lib.grid import NestedUNet
 from course_lib.losses import bce_dice, deep_supervision
 from course_lib.predict import standardise
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    splits, rows = load("synthetic", SIZE, count=IMAGES), []
+    splits, rows = draw(IMAGES, SIZE), []
     one = splits.val._replace(images=splits.val.images[:1], masks=splits.val.masks[:1], ids=splits.val.ids[:1])
     splits = splits._replace(val=one)
     print(machine())

@@ -18,7 +18,7 @@ from course_lib.grid import NestedUNet
 from course_lib.predict.apply import apply_to
 from course_lib.predict.setting import Setting
 from course_lib.results import machine
-from tools.run.lessons import peak_memory
+from tools.run.lessons import peak_resident
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
         found = apply_to(path, net, setting=Setting.fast())
         seconds = time.perf_counter() - start
     assert found.probability.shape == (args.side, args.side)
-    memory = peak_memory(os.getpid())
+    memory = peak_resident(os.getpid())
     print(", ".join(f"{key} {value}" for key, value in machine().items()))
     print(f"{args.side} x {args.side}, widths {args.widths}: {seconds:.0f} s", end=", ")
     print("peak memory not known here" if memory is None else f"at most {memory / 1e6:.0f} MB held")

@@ -31,13 +31,13 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from course_lib.data import Split, load
+from benchmarks.race import one_by_one
+from course_lib.data import Split, draw
 from course_lib.grid import NestedUNet
 from course_lib.losses import bce_dice, deep_supervision
 from course_lib.measure import macs
 from course_lib.predict.setting import FORMATS, Setting, torch_device
 from course_lib.results import machine, store, table
-from course_lib.results.race import one_by_one
 from course_lib.train import batches
 
 DEVICE = torch_device("auto").type
@@ -244,7 +244,7 @@ def profile(batch: int, size: int) -> Rows:
 
 def feeding(batch: int, size: int, repeats: int) -> Rows:
     """What it takes to have one changed batch on the device: images one by one, or whole batches where they lie."""
-    train = load("synthetic", size, count=batch * 5 // 2, progress=False).train
+    train = draw(batch * 5 // 2, size).train
     there = train._replace(images=train.images.to(DEVICE), masks=train.masks.to(DEVICE))
 
     def pull(feed: Callable, part: Split) -> Case:

@@ -4,15 +4,12 @@ python benchmarks/widgets.py [--preset laptop] [--repeats 7] [--json FILE]
 """
 
 import argparse
-import contextlib
-import io
 import json
 import statistics
 import time
 from pathlib import Path
 
 import torch
-from ipywidgets import interactive
 
 from course_lib import data
 from course_lib.grid import NestedUNet
@@ -23,11 +20,11 @@ from course_lib.show import widgets
 LIMIT = 200  # what a reader still takes for "at once"; the goal on two cores with the preset laptop
 
 
-def explorers(preset: str) -> dict[str, interactive]:
+def explorers(preset: str) -> dict[str, widgets.Explorer]:
     """Every explorer, as the lessons make it; the nets are not trained, which costs the same."""
     sizes = presets.sizes(preset)
     torch.manual_seed(0)
-    val = data.load("synthetic", sizes.size, count=100, seed=0).val
+    val = data.draw(100, sizes.size).val
     net = NestedUNet(widths=sizes.widths, deep_supervision=True)
     return {
         "grid_explorer": widgets.grid_explorer(),
@@ -49,7 +46,7 @@ def other_values(control) -> list:
     return [control.value + control.step, control.value] if control.value < control.max else [control.min, control.max]
 
 
-def answers(explorer: interactive, control, repeats: int) -> list[float]:
+def answers(control, repeats: int) -> list[float]:
     """Milliseconds of each answer while the control goes to and fro; a refusal counts as an answer."""
     start = control.value
     found = []
@@ -57,8 +54,7 @@ def answers(explorer: interactive, control, repeats: int) -> list[float]:
         if value == control.value:
             continue
         begin = time.perf_counter()
-        with contextlib.redirect_stdout(io.StringIO()):
-            control.value = value
+        control.value = value
         found.append(1000 * (time.perf_counter() - begin))
     control.value = start
     return found[1:] or found
@@ -72,10 +68,8 @@ def main() -> None:
     args = parser.parse_args()
     rows = []
     for name, explorer in explorers(args.preset).items():
-        with contextlib.redirect_stdout(io.StringIO()):
-            explorer.update()
-        for control in explorer.children[:-1]:
-            ms = answers(explorer, control, args.repeats)
+        for control in explorer.controls.values():
+            ms = answers(control, args.repeats)
             rows.append(
                 {"widget": name, "control": control.description, "median ms": statistics.median(ms), "most ms": max(ms)}
             )

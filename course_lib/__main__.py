@@ -1,7 +1,6 @@
 """The command line: python -m course_lib COMMAND, and --help lists the commands."""
 
 import argparse
-import csv
 import importlib.util
 import io
 import json
@@ -10,33 +9,32 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 
 from course_lib import data, results
-from course_lib.data import cache, mask_doctor, membranes
-from course_lib.data.pixels import labels_file
+from course_lib.data import cache, mask_doctor, membranes, pixels
 from course_lib.errors import UserError
 from course_lib.files import write
 from course_lib.grid import SKIPS, NestedUNet
-from course_lib.lesson import presets
-from course_lib.lesson.colab import NOTEBOOK_PACKAGES
+from course_lib.lesson import colab, presets
+from course_lib.measure import parameters
 from course_lib.predict import Head, probabilities
-from course_lib.predict.apply import apply_to, nuclei_of, objects, outlined
+from course_lib.predict.apply import apply_to, objects, outlined
 from course_lib.predict.export import export_onnx, model_card
-from course_lib.predict.instances import instance_scores
+from course_lib.predict.instances import instance_scores, separate
 from course_lib.predict.setting import FORMATS, Setting, cpu_has_bf16, torch_device
-from course_lib.predict.tables import COUNTS, NUCLEI, Table
-from course_lib.train import Recipe, Row, checkpoint, distributed, evaluate, fit
+from course_lib.predict.tables import COUNTS, NUCLEI, Table, as_csv
+from course_lib.train import Recipe, checkpoint, distributed, evaluate, fit
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0, 1 for a lesson that failed, 2 for a user's mistake."""
+    """Run one command. Returns the exit status: 0, 1 where `masks` has something to say, 2 for a user's mistake."""
     for stream in (sys.stdout, sys.stderr):  # a file name that the terminal cannot show is no reason to stop
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -56,9 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f"{problem.filename} cannot be used ({reason})" if problem.filename else reason
         print(f"error: {where}: check path, permissions and free space", file=sys.stderr)
         return 2
-    except (MemoryError, RuntimeError) as problem:
-        if not _out_of_memory(problem):
-            raise
+    except (MemoryError, torch.OutOfMemoryError):
         print("error: the memory does not suffice: use smaller widths, a smaller size or fewer images", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -70,24 +66,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def doctor(options: argparse.Namespace) -> int:
     """What this machine can do, what is missing, what to type."""
-    cuda = torch.cuda.is_available()
-    facts = results.machine()
-    print(f"Python        {facts['python']}")
-    print(f"torch         {facts['torch']}")
-    print(f"device        {facts['device']}")
+    cuda, facts = torch.cuda.is_available(), results.machine()
+    for what in ("Python", "torch", "device"):
+        print(f"{what:13} {facts[what.lower()]}")
     if not cuda:
         print(f"bfloat16      {'in hardware: --precision auto uses it' if cpu_has_bf16() else 'not in hardware'}")
     print(f"preset        {presets.resolve()} (COURSE_PRESET changes it)")
     folder = cache.folder()
     nearest = next((path for path in (folder, *folder.parents) if path.exists()), Path.cwd())
     print(f"data cache    {folder} ({shutil.disk_usage(nearest).free / 1e9:.0f} GB free)")
-    wrong = False
-    for name, source in data.SOURCES.items():
-        local = os.environ.get(source.variable)
-        wrong |= bool(local) and not Path(local).is_file()
+    places = {name: os.environ.get(source.variable) for name, source in data.SOURCES.items()}
+    for name, local in places.items():
         print(f"{name:13} {_where_is(name, local)}")
-    missing = [name for name in NOTEBOOK_PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
+    wrong = any(local and not Path(local).is_file() for local in places.values())
+    if missing := [name for name in colab.NOTEBOOK_PACKAGES if importlib.util.find_spec(name) is None]:
         print(f'missing       {", ".join(missing)}: pip install -e ".[notebooks]"')
     if not cuda:
         print("no GPU        every lesson runs without one; on Colab: Runtime, Change runtime type, T4 GPU")
@@ -98,10 +90,8 @@ def doctor(options: argparse.Namespace) -> int:
 def _where_is(name: str, local: str | None) -> str:
     source, folder = data.SOURCES[name], cache.folder()
     if local:
-        there = Path(local).is_file()
-        return (
-            f"from {local}" if there else f"{source.variable} names {local}, which is not a file: correct or unset it"
-        )
+        wrong = f"{source.variable} names {local}, which is not a file: correct or unset it"
+        return f"from {local}" if Path(local).is_file() else wrong
     if (folder / cache.ARCHIVES / f"{name}.zip").is_file():
         return "downloaded"
     if sizes := sorted(path.name.split("-")[-2] for path in folder.glob(f"{name}-{source.sha256[:16]}-*.npz")):
@@ -111,7 +101,7 @@ def _where_is(name: str, local: str | None) -> str:
 
 def fetch(options: argparse.Namespace) -> None:
     """Download an archive, check it, prepare it. The one command that uses the network."""
-    for part, split in zip(("train", "val", "test"), data.load(options.name, options.size, download=True), strict=True):
+    for part, split in data.load(options.name, options.size, download=True)._asdict().items():
         print(f"{options.name} {part}: {len(split.ids)} images of {options.size}x{options.size}")
 
 
@@ -134,41 +124,40 @@ def masks(options: argparse.Namespace) -> int:
 def train(options: argparse.Namespace) -> None:
     """Train one net; write model.pt, checkpoint.pt, log.csv and metrics.json. The same call resumes."""
     distributed.start()
-    first = distributed.rank() == 0
-    setting, recipe = _setting(options), Recipe(batch_size=options.batch_size, lr=options.lr)
-    torch.manual_seed(options.seed)
-    net = NestedUNet(widths=options.widths, wiring=options.wiring, deep_supervision=options.deep_supervision)
-    net.check_shape((1, 3, options.size, options.size))
-    if first:  # prepares the cache that the others then read
-        splits = data.load(options.data, options.size, tiles=options.tiles)
-    distributed.wait()
+    first, out = distributed.rank() == 0, Path(options.out)
+    setting, recipe = _setting(options), Recipe(batch_size=options.batch_size, lr=options.lr, seed=options.seed)
+    shape = {"widths": options.widths, "wiring": options.wiring, "deep_supervision": options.deep_supervision}
+    with torch.device("meta"):
+        draft = NestedUNet(**shape)
+    draft.check_shape((1, 3, options.size, options.size))
     if not first:
-        splits = data.load(options.data, options.size, tiles=options.tiles, progress=False)
-    out = Path(options.out)
-    rows: list[Row] = []
-    for row in fit(
-        net,
-        splits,
-        epochs=options.epochs,
-        seed=options.seed,
-        recipe=recipe,
-        setting=setting,
-        checkpoint=out / "checkpoint.pt",
-    ):
+        distributed.wait()  # for the first one, which prepares the cache that the others then read
+    splits = data.load(options.data, options.size, tiles=options.tiles, progress=first)
+    if first:
+        distributed.wait()
+    _ask_for_memory(draft, setting, splits.train.images[: options.batch_size // distributed.size()])
+    torch.manual_seed(options.seed)
+    net, rows, kept = NestedUNet(**shape), [], out / "checkpoint.pt"
+    for row in fit(net, splits, epochs=options.epochs, recipe=recipe, setting=setting, checkpoint=kept):
         rows.append(row)
         if first:
-            write(out / "log.csv", _as_csv(rows))
+            write(out / "log.csv", as_csv(rows, list(row)))
             print("epoch {epoch:3d}  loss {loss:.4f}  val IoU {val_iou:.4f}  {seconds:.1f} s".format(**row), flush=True)
     if first:
         facts = {"data": str(options.data), "size": options.size, "tiles": options.tiles, "seed": options.seed}
         checkpoint.save_model(net, out / "model.pt", **facts)
         net, _ = checkpoint.load_model(out / "model.pt")
-        seconds = sum(row["seconds"] for row in rows)
-        metrics = {"val": evaluate(net, splits.val, setting=setting), "seconds": seconds, "machine": results.machine()}
+        scores, seconds = evaluate(net, splits.val, setting=setting), sum(row["seconds"] for row in rows)
+        metrics = {"val": scores, "seconds": seconds, "machine": results.machine()}
         write(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-        print(
-            f"{out / 'model.pt'}: pooled IoU on the validation part {metrics['val']['iou_pooled']:.4f}, {seconds:.0f} s"
-        )
+        print(f"{out / 'model.pt'}: pooled IoU on the validation part {scores['iou_pooled']:.4f}, {seconds:.0f} s")
+
+
+def _ask_for_memory(net: NestedUNet, setting: Setting, batch: torch.Tensor) -> None:
+    """Ask at once for the least that a step holds: numpy then raises a MemoryError, torch a plain RuntimeError."""
+    area = batch[:, 0].numel() if torch_device(setting.device).type == "cpu" else 0
+    outputs = sum(2 * net.config["widths"][i] * area // 4**i for i, _ in net.nodes)  # of two convolutions a node
+    np.empty(4 * parameters(net) + outputs, dtype=np.float32)  # 4: weights, gradients, two means of AdamW
 
 
 def score(options: argparse.Namespace) -> None:
@@ -187,31 +176,27 @@ def score(options: argparse.Namespace) -> None:
 def predict_files(options: argparse.Namespace) -> None:
     """Write a probability map and a mask for every image; with --instances also nuclei, outlines and two tables."""
     net, facts = _nuclei_model(options.model)
-    paths = [Path(path) for path in options.images]
+    out, paths, setting = Path(options.out), [Path(path) for path in options.images], _setting(options)
     stems = Counter(path.stem.casefold() for path in paths)  # some systems take A.png and a.png for one
     if twice := [path.stem for path in paths if stems[path.stem.casefold()] > 1]:
         raise UserError(f"two images are called {twice[0]!r} and would overwrite each other: predict them apart")
-    out, setting = Path(options.out), _setting(options)
-    if inside := [path for path in paths if path.parent.resolve() == out.resolve()]:
-        raise UserError(
-            f"{inside[0]} lies in {out}, where results could overwrite images: choose another folder for --out"
-        )
+    if own := next((path for path in paths if path.parent.resolve() == out.resolve()), None):
+        raise UserError(f"{own} lies in {out}, where results could overwrite images: choose another folder for --out")
     size = None if options.native or facts["tiles"] else facts["size"]
-    tables = [Table(out / "counts.csv", COUNTS, paths), Table(out / "nuclei.csv", NUCLEI, paths)]
+    counts, nuclei = Table(out / "counts.csv", COUNTS, paths), Table(out / "nuclei.csv", NUCLEI, paths)
     for path in paths:
-        found = apply_to(path, net, size=size, head=options.head, setting=setting, progress=True)
-        probability = torch.from_numpy(found.probability)
+        applied = apply_to(path, net, size=size, head=options.head, setting=setting)
+        probability = torch.from_numpy(applied.probability)
         write(out / f"{path.stem}_probability.png", _as_png((255 * probability).round_().to(torch.uint8).numpy()))
         write(out / f"{path.stem}_mask.png", _as_png((probability > 0.5).to(torch.uint8).mul_(255).numpy()))
         if options.instances:
-            labels = nuclei_of(found, scale=options.scale)
-            rows = [{"file": path.name} | row for row in objects(labels)]
-            count = {"file": path.name, "nuclei": len(rows), "area": sum(row["area"] for row in rows)}
-            ending, content = labels_file(labels)
+            labels = separate(applied.probability, scale=applied.scale * options.scale)
+            ending, content = pixels.labels_file(labels)
             write(out / f"{path.stem}_instances{ending}", content)
-            write(out / f"{path.stem}_outlines.png", _as_png(outlined(found.image, labels)))
-            for table, new in zip(tables, ([count], rows), strict=True):
-                table.add(new)  # after every image: an interruption loses none
+            write(out / f"{path.stem}_outlines.png", _as_png(outlined(applied.image, labels)))
+            rows = [{"file": path.name} | row for row in objects(labels)]
+            counts.add([{"file": path.name, "nuclei": len(rows), "area": sum(row["area"] for row in rows)}])
+            nuclei.add(rows)  # after every image: an interruption loses none
         print(out / f"{path.stem}_mask.png", flush=True)
 
 
@@ -237,7 +222,7 @@ def _setting(options: argparse.Namespace) -> Setting:
     return Setting(options.device, options.precision, channels_last=torch_device(options.device).type == "cuda")
 
 
-def _nuclei_model(path: str) -> tuple[nn.Module, dict[str, Any]]:
+def _nuclei_model(path: str) -> tuple[NestedUNet, dict[str, Any]]:
     """A model of one class, and its facts, with what is missing filled in."""
     net, facts = checkpoint.load_model(path)
     facts = {"size": 96, "tiles": False} | facts
@@ -248,134 +233,91 @@ def _nuclei_model(path: str) -> tuple[nn.Module, dict[str, Any]]:
     return net, facts
 
 
-def _out_of_memory(problem: BaseException) -> bool:
-    """torch's allocator on a CPU raises a plain RuntimeError."""
-    return isinstance(problem, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(problem)
-
-
-def _as_csv(rows: Sequence[Row], columns: Sequence[str] = ()) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns or rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def _as_png(picture: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(picture).save(file, format="png")
     return file.getvalue()
 
 
+def _number(kind: type, fits: Callable[[float], bool], what: str) -> Callable[[str], float]:
+    """What argparse calls with the text of an option."""
+
+    def parsed(text: str) -> float:
+        with suppress(ValueError):
+            if fits(kind(text)):
+                return kind(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+
+    return parsed
+
+
 def _head(text: str) -> Head:
-    if text != "mean" and not text.isdigit():
+    if text != "mean" and not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no head: use mean, 1, 2, 3 ...")
     return text if text == "mean" else int(text)
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
-    return int(text)
-
-
-def _side(text: str) -> int:
-    if not text.isdecimal() or not 16 <= int(text) <= 4096:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels from 16 to 4096")
-    return int(text)
-
-
-def _above_zero(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above zero")
-    return number
+COUNT = _number(int, lambda n: n > 0, "a whole number above zero")
+SEED = _number(int, lambda n: 0 <= n < 2**32, f"a whole number from 0 to {2**32 - 1}")
+SIDE = _number(int, lambda n: 16 <= n <= 4096, "a number of pixels from 16 to 4096")
+WIDTH = _number(int, lambda n: 0 < n <= 2**20, f"a number of channels from 1 to {2**20}")
+REAL = _number(float, lambda x: 0 < x < float("inf"), "a number above zero")
+SHARED = {  # options of several commands
+    "--model": {"required": True},
+    "--out": {"required": True, "metavar": "DIR"},
+    "--head": {"type": _head, "default": "mean", "help": "mean, or a level 1, 2, 3 ..."},
+    "--scale": {"type": REAL, "default": 1, "help": "with --instances: 2 where objects are cut in two, and so on"},
+    "--device": {"default": "auto", "help": "auto, cpu, cuda"},
+    "--precision": {"default": "auto", "choices": ["auto", *FORMATS], "help": "of the convolutions"},
+}
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m course_lib", description="UNet++ from the ground up.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def add(name: str, command: Callable) -> argparse.ArgumentParser:
+    def add(name: str, command: Callable, *shared: str) -> Callable:
         sub = commands.add_parser(name, help=command.__doc__.splitlines()[0], description=command.__doc__)
         sub.set_defaults(command=command)
-        return sub
+        for flag in shared:
+            sub.add_argument(flag, **SHARED[flag])
+        return sub.add_argument
 
     add("doctor", doctor)
-
-    sub = add("data", fetch)
-    sub.add_argument("name", choices=list(data.SOURCES))
-    sub.add_argument("--size", type=_positive, default=96)
-
-    sub = add("draw", draw)
-    sub.add_argument("folder")
-    sub.add_argument("--count", type=_positive, default=30)
-    sub.add_argument("--size", type=_side, default=256, help="side of the images, in pixels")
-    sub.add_argument("--seed", type=_seed, default=0)
-
-    sub = add("masks", masks)
-    sub.add_argument("folder", help="holds images/ and masks/")
-    sub.add_argument("--size", type=_positive, default=96, help="side at which you want to train, in pixels")
-    sub.add_argument("--mend", metavar="DIR", help="a new folder for the mended copy")
-
-    sub = add("train", train)
-    sub.add_argument("--data", default="synthetic", metavar="NAME|FOLDER")
-    sub.add_argument("--wiring", default="unet++", choices=list(SKIPS))
-    sub.add_argument("--deep-supervision", action="store_true")
-    sub.add_argument("--widths", type=_positive, nargs="+", default=[32, 64, 128, 256, 512], metavar="W")
-    sub.add_argument("--size", type=_positive, default=96, help="side of the images, in pixels")
-    sub.add_argument("--tiles", action="store_true", help="cut images into tiles of that side in place of resizing")
-    sub.add_argument("--epochs", type=_positive, default=20)
-    sub.add_argument("--batch-size", type=_positive, default=Recipe.batch_size, help="over all processes together")
-    sub.add_argument("--lr", type=_above_zero, default=Recipe.lr, help="highest learning rate")
-    sub.add_argument("--seed", type=_seed, default=0)
-    sub.add_argument("--out", required=True, metavar="DIR")
-    _add_setting(sub)
-
-    sub = add("evaluate", score)
-    sub.add_argument("--model", required=True)
-    sub.add_argument("--data", required=True, metavar="NAME|FOLDER")
-    sub.add_argument("--split", default="test", choices=["train", "val", "test", "all"])
-    sub.add_argument("--head", type=_head, default="mean", help="mean, or a level 1, 2, 3 ...")
-    sub.add_argument("--instances", action="store_true", help="also score nuclei one by one: average precision")
-    _add_scale(sub)
-    _add_setting(sub)
-
-    sub = add("predict", predict_files)
-    sub.add_argument("--model", required=True)
-    sub.add_argument("images", nargs="+", metavar="IMAGE")
-    sub.add_argument("--out", required=True, metavar="DIR")
-    sub.add_argument("--head", type=_head, default="mean")
-    sub.add_argument("--instances", action="store_true", help="also number the nuclei, touching ones apart")
-    _add_scale(sub)
-    sub.add_argument("--native", action="store_true", help="keep the image's resolution; so does a model of --tiles")
-    _add_setting(sub)
-
-    sub = add("export", export)
-    sub.add_argument("--model", required=True)
-    sub.add_argument("--out", required=True, metavar="FILE.onnx")
-    sub.add_argument("--head", type=_head, default="mean", help="mean, or a level 1, 2, 3 ... (a smaller file)")
+    option = add("data", fetch)
+    option("name", choices=list(data.SOURCES))
+    option("--size", type=COUNT, default=96)
+    option = add("draw", draw)
+    option("folder")
+    option("--count", type=COUNT, default=30)
+    option("--size", type=SIDE, default=256, help="side of the images, in pixels")
+    option("--seed", type=SEED, default=0)
+    option = add("masks", masks)
+    option("folder", help="holds images/ and masks/")
+    option("--size", type=COUNT, default=96, help="side at which you want to train, in pixels")
+    option("--mend", metavar="DIR", help="a new folder for the mended copy")
+    option = add("train", train, "--out", "--device", "--precision")
+    option("--data", default="synthetic", metavar="NAME|FOLDER")
+    option("--wiring", default="unet++", choices=list(SKIPS))
+    option("--deep-supervision", action="store_true")
+    option("--widths", type=WIDTH, nargs="+", default=[32, 64, 128, 256, 512], metavar="W")
+    option("--size", type=COUNT, default=96, help="side of the images, in pixels")
+    option("--tiles", action="store_true", help="cut images into tiles of that side in place of resizing")
+    option("--epochs", type=COUNT, default=20)
+    option("--batch-size", type=COUNT, default=Recipe.batch_size, help="over all processes together")
+    option("--lr", type=REAL, default=Recipe.lr, help="highest learning rate")
+    option("--seed", type=SEED, default=0)
+    option = add("evaluate", score, "--model", "--head", "--scale", "--device", "--precision")
+    option("--data", required=True, metavar="NAME|FOLDER")
+    option("--split", default="test", choices=["train", "val", "test", "all"])
+    option("--instances", action="store_true", help="also score nuclei one by one: average precision")
+    option = add("predict", predict_files, "--model", "--out", "--head", "--scale", "--device", "--precision")
+    option("images", nargs="+", metavar="IMAGE")
+    option("--instances", action="store_true", help="also number the nuclei, touching ones apart")
+    option("--native", action="store_true", help="keep the image's resolution; so does a model of --tiles")
+    option = add("export", export, "--model", "--head")
+    option("--out", required=True, metavar="FILE.onnx")
     return parser
-
-
-def _add_scale(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--scale", type=_above_zero, default=1, help="with --instances: 2 where objects are cut in two, and so on"
-    )
-
-
-def _add_setting(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    parser.add_argument("--precision", default="auto", choices=["auto", *FORMATS], help="of the convolutions")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Files that are whole or absent."""
+"""Files that are whole or absent, and text that is added to them."""
 
 import glob
 import os
@@ -11,15 +11,11 @@ from uuid import uuid4
 
 from course_lib.errors import UserError
 
-DAY = 24 * 60 * 60  # seconds
-
 
 @contextmanager
 def whole_folder(folder: str | Path) -> Iterator[Path]:
     """A new folder to fill, which takes the name `folder` when all of it is written, and vanishes when it is not.
-
-    Raises:
-        UserError: `folder` is there already and not empty, or it cannot be written.
+    Raises UserError: `folder` is there already and not empty, or it cannot be written.
     """
     folder = Path(folder)
     if not folder.name or folder.name == "..":
@@ -37,8 +33,7 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
         for child in list(scratch.iterdir()):
             child.replace(folder / child.name)
     except OSError as problem:
-        advice = "free some space or choose another folder"
-        raise UserError(f"{folder} cannot be written ({problem.strerror}): {advice}") from problem
+        raise _refused(folder, problem) from problem
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -46,11 +41,8 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
 def write(path: str | Path, content: str | bytes) -> None:
     """Write a file in one move: a kill at any moment leaves the old file or the new one, never half of one.
 
-    The folder is made where it is missing. Several processes may write the same file (not on Windows): the last one
-    stays. What a killed writer left behind (.NAME.*.partial) is removed once it is a day old.
-
-    Raises:
-        UserError: the disk is full or the folder cannot be written.
+    Several processes may write the same file (not on Windows): the last one stays. What a killed writer left behind
+    (.NAME.*.partial) is removed once it is a day old. Folders are made. Raises UserError: it cannot be written.
     """
     path = Path(path)
     content = content.encode(errors="surrogateescape") if isinstance(content, str) else content
@@ -66,13 +58,30 @@ def write(path: str | Path, content: str | bytes) -> None:
     except OSError as problem:
         with suppress(OSError):
             scratch.unlink(missing_ok=True)  # on a full disk, half a file is in the way
-        reason = problem.strerror or str(problem)
-        raise UserError(f"{path} cannot be written ({reason}): free some space or choose another folder") from problem
+        raise _refused(path, problem) from problem
+
+
+def append(path: str | Path, text: str) -> None:
+    """Add `text` to a file, on the disk when this returns. Folders are made. Raises UserError: it cannot be written."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(text.encode(errors="surrogateescape"))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as problem:
+        raise _refused(path, problem) from problem
 
 
 def sweep(folder: Path, pattern: str) -> None:
     """Remove what killed writers left behind, once it is too old to belong to a running one."""
     for leftover in folder.glob(pattern):
         with suppress(OSError):
-            if time.time() - leftover.stat().st_mtime > DAY:
+            if time.time() - leftover.stat().st_mtime > 24 * 60 * 60:  # seconds
                 leftover.unlink()
+
+
+def _refused(path: Path, problem: OSError) -> UserError:
+    reason = problem.strerror or str(problem)
+    return UserError(f"{path} cannot be written ({reason}): free some space or choose another folder")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from course_lib.errors import UserError
 
+WIDTHS = (32, 64, 128, 256, 512)  # channels of rows 0 to 4 in the paper
 # The columns k of its own row i that node x^{i,j}, j > 0, reads beside U(x^{i+1,j-1}).
 SKIPS: dict[str, Callable[[int], Sequence[int]]] = {
     "unet": lambda j: [0],  # long skips, into the deepest decoder alone
@@ -52,6 +53,7 @@ class NestedUNet(nn.Module):
         deep_supervision: one head on each x^{0,j}, j = 1..depth, instead of one on x^{0,depth}.
 
     Attributes:
+        block: H, made from (c_in, c_out); a subclass may name another class.
         nodes: the (i, j) in the order in which they are computed.
         skips: column j -> the columns k whose nodes x^{i,k} enter x^{i,j}.
         heads: name of a head -> the column j whose node x^{0,j} it reads.
@@ -59,15 +61,16 @@ class NestedUNet(nn.Module):
 
     Names and order of the weights are those of the widely used PyTorch code, so its checkpoints load.
 
-    Raises:
-        UserError (a ValueError): unknown wiring, fewer than two widths, or deep supervision on the plain U-Net.
+    Raises UserError (a ValueError): unknown wiring, fewer than two widths, or deep supervision on the plain U-Net.
     """
+
+    block: type[nn.Module] = VGGBlock
 
     def __init__(
         self,
         in_channels: int = 3,
         classes: int = 1,
-        widths: Sequence[int] = (32, 64, 128, 256, 512),
+        widths: Sequence[int] = WIDTHS,
         wiring: str = "unet++",
         deep_supervision: bool = False,
     ):
@@ -95,7 +98,7 @@ class NestedUNet(nn.Module):
                 c_in = len(self.skips[j]) * widths[i] + widths[i + 1]
             else:
                 c_in = widths[i - 1] if i > 0 else in_channels
-            self.add_module(f"conv{i}_{j}", VGGBlock(c_in, widths[i]))
+            self.add_module(f"conv{i}_{j}", self.block(c_in, widths[i]))
         levels = range(1, depth + 1)
         self.heads = {f"final{j}": j for j in levels} if deep_supervision else {"final": depth}
         for name in self.heads:
@@ -103,21 +106,24 @@ class NestedUNet(nn.Module):
         self.D = nn.MaxPool2d(2)
         self.U = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
 
-    def node(self, i: int, j: int) -> VGGBlock:
+    def node(self, i: int, j: int) -> nn.Module:
         """The block that computes x^{i,j}."""
         return self.get_submodule(f"conv{i}_{j}")
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """Image (N, in_channels, H, W) -> a list of logits (N, classes, H, W), shallowest head first.
+    def join(self, i: int, j: int, skips: list[Tensor], up: Tensor) -> Tensor:
+        """What node x^{i,j}, j > 0, reads: `skips`, the x^{i,k} in the order of k, and `up`, U(x^{i+1,j-1}).
 
-        Raises:
-            UserError (a ValueError): another number of channels, or H or W not divisible by 2**depth.
+        All are (N, channels, h, w) of one size, and the result has the channels of all; a subclass may override it.
         """
+        return torch.cat([*skips, up], dim=1)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Image (N, in_channels, H, W) -> logits (N, classes, H, W), deepest last. Raises UserError: `check_shape`."""
         self.check_shape(image.shape)
         x: dict[tuple[int, int], Tensor] = {}
         for i, j in self.nodes:
             if j > 0:
-                inputs = torch.cat([x[i, k] for k in self.skips[j]] + [self.U(x[i + 1, j - 1])], dim=1)
+                inputs = self.join(i, j, [x[i, k] for k in self.skips[j]], self.U(x[i + 1, j - 1]))
             else:
                 inputs = self.D(x[i - 1, 0]) if i > 0 else image
             x[i, j] = self.node(i, j)(inputs)
@@ -128,9 +134,7 @@ class NestedUNet(nn.Module):
 
         Nothing that is cut feeds a head that stays, so those heads give the same logits bit for bit.
         The weights are copied; mode and device are kept.
-
-        Raises:
-            UserError (a ValueError): without deep supervision (no shallower head was trained), or no such level.
+        Raises UserError (a ValueError): without deep supervision (no shallower head was trained), or no such level.
         """
         if not self.config["deep_supervision"]:
             raise UserError("prune needs deep supervision: without it no head was trained at a lower level")
@@ -144,9 +148,7 @@ class NestedUNet(nn.Module):
 
     def check_shape(self, shape: Sequence[int]) -> None:
         """Whether images of shape (N, channels, H, W) fit.
-
-        Raises:
-            UserError (a ValueError): another number of channels, or H or W not divisible by 2**depth.
+        Raises UserError (a ValueError): another number of channels, or H or W not divisible by 2**depth.
         """
         if len(shape) != 4:
             raise UserError(f"the images have shape {tuple(shape)}: give (N, channels, height, width)")

@@ -16,13 +16,7 @@ def bce_dice(logits: Tensor, target: Tensor) -> Tensor:
 
     The loss of UNet++ (2018), with the full cross entropy that its released code uses. One is added above
     and below the fraction, so an empty image that is predicted empty costs nothing.
-
-    Args:
-        logits: (N, C, H, W), any float type; computed in float32.
-        target: (N, C, H, W), 0 or 1.
-
-    Returns:
-        A scalar, float32.
+    Logits of any float type and a target of 0 and 1, both (N, C, H, W) -> a scalar, float32.
     """
     logits, target = logits.float(), target.float()
     overlap, total = _overlap_and_total(logits, target)
@@ -31,24 +25,22 @@ def bce_dice(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def soft_dice(logits: Tensor, target: Tensor) -> Tensor:
-    """One minus the soft Dice, the second half of `bce_dice`. Args and returns as there."""
+    """One minus the soft Dice, the second half of `bce_dice`. Shapes and types as there."""
     overlap, total = _overlap_and_total(logits.float(), target.float())
     return 1 - ((2 * overlap + 1) / (total + 1)).mean()
 
 
 def soft_iou(logits: Tensor, target: Tensor) -> Tensor:
-    """One minus the soft IoU, 1 - Σ y p / (Σ y + Σ p - Σ y p), with the 1 of `bce_dice`. Args and returns as there."""
+    """One minus the soft IoU, 1 - Σ y p / (Σ y + Σ p - Σ y p), with the 1 of `bce_dice`. Shapes and types as there."""
     overlap, total = _overlap_and_total(logits.float(), target.float())
     return 1 - ((overlap + 1) / (total - overlap + 1)).mean()
 
 
 def lovasz_hinge(logits: Tensor, target: Tensor) -> Tensor:
-    """The Lovász hinge: a convex surrogate of 1 - IoU, per image, then averaged.
+    """The Lovász hinge: a convex surrogate of 1 - IoU, per image, then averaged. Shapes and types as in `bce_dice`.
 
     Pixels are sorted by their hinge error; each weighs what it adds to the Jaccard loss when it joins the
     wrong ones (Berman, Triki and Blaschko, The Lovász-Softmax loss, CVPR 2018).
-
-    Args and returns as `bce_dice`.
     """
     logits, target = logits.float().flatten(1), target.float().flatten(1)  # (N, pixels)
     errors, order = (1 - logits * (2 * target - 1)).sort(dim=1, descending=True)

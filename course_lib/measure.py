@@ -1,20 +1,23 @@
 """What a net costs and what it sees: parameters, MACs, time, memory, receptive field, gradients."""
 
 import copy
-import statistics
+import os
 import time
-import weakref
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import numpy as np
 import torch
+from scipy.ndimage import minimum_filter1d
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
 from course_lib.losses import Loss, bce_dice, deep_supervision
+
+Node = tuple[int, int]  # (i, j) of x^{i,j}
 
 
 def parameters(net: nn.Module) -> int:
@@ -23,58 +26,47 @@ def parameters(net: nn.Module) -> int:
 
 
 def macs(net: nn.Module, size: tuple[int, int] = (96, 96), *, in_channels: int = 3) -> int:
-    """Multiply-accumulates of all convolutions for one image of (height, width).
+    """Multiply-accumulates of all convolutions for one image of (height, width). Shapes suffice: nothing is computed.
 
-    One output value of a k x k convolution takes c_in * k * k of them; of an up-convolution, where every input value
-    is spread, one input value takes c_out * k * k. Nothing is computed: shapes suffice.
+    One output value of a k x k convolution takes c_in * k * k; one input value of an up-convolution, c_out * k * k.
     """
-    total = 0
-
-    def add(conv: nn.Conv2d | nn.ConvTranspose2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        up = isinstance(conv, nn.ConvTranspose2d)
-        channels = conv.out_channels if up else conv.in_channels
-        taps = channels // conv.groups * conv.kernel_size[0] * conv.kernel_size[1]
-        total += (inputs[0] if up else output).numel() * taps
-
     shadow = copy.deepcopy(net).to("meta").eval()
-    for module in shadow.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            module.register_forward_hook(add)
-    shadow(torch.empty(1, in_channels, *size, device="meta"))
-    return total
+    with FlopCounterMode(display=False) as counted, torch.inference_mode():
+        shadow(torch.empty(1, in_channels, *size, device="meta"))
+    return counted.get_total_flops() // 2  # it counts the multiplication and the addition
 
 
 def latency(run: Callable[[], object], *, repeats: int = 10, warm_up: int = 3) -> list[float]:
-    """Seconds of each of `repeats` calls, after `warm_up` that are not counted.
-
-    A GPU works on while Python runs ahead, so the clock is read only when it has finished.
-    """
+    """Seconds of each of `repeats` calls, after `warm_up` that are not counted."""
+    # A GPU works on while Python runs ahead, so the clock is read only when it has finished.
+    finish = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     for _ in range(warm_up):
         run()
     seconds = []
     for _ in range(repeats):
-        _finish()
+        finish()
         start = time.perf_counter()
         run()
-        _finish()
+        finish()
         seconds.append(time.perf_counter() - start)
     return seconds
 
 
 def median_ms(run: Callable[[], object], *, repeats: int = 10) -> float:
     """The median of `latency` in milliseconds."""
-    return 1000 * statistics.median(latency(run, repeats=repeats))
+    return 1000 * float(np.median(latency(run, repeats=repeats)))
 
 
 def peak_memory(run: Callable[[], object]) -> int:
     """Most bytes that tensors made while `run` runs hold at one time, on any device.
 
-    It counts what PyTorch operations return, not what a library needs inside one operation.
+    It counts what a PyTorch operation leaves behind when it returns, not what it needs in between.
     """
-    with _Allocations() as seen:
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # or the profiler says on the screen that it starts and stops
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         run()
-    return seen.peak
+    outermost = (event for event in seen.events() if event.cpu_parent is None)  # its bytes include those of its parts
+    return max(accumulate((event.cpu_memory_usage + event.device_memory_usage for event in outermost), initial=0))
 
 
 def matched_widths(
@@ -84,9 +76,7 @@ def matched_widths(
 
     `cost` is `parameters` or `macs`; no weights are made. What a fair baseline needs: a plain net that is as large, or
     does as much work, as the net that it is compared with.
-
-    Raises:
-        UserError: nothing comes within a tenth of `wanted`.
+    Raises UserError: nothing comes within a tenth of `wanted`.
     """
 
     def at(scale: float) -> tuple[int, tuple[int, ...]]:
@@ -98,10 +88,10 @@ def matched_widths(
     for _ in range(40):  # halving the interval: a net never gets cheaper when it gets wider
         middle = (low * high) ** 0.5
         low, high = (middle, high) if at(middle)[0] < wanted else (low, middle)
-    nearest, found = min(at(low), at(high), key=lambda found: abs(found[0] - wanted))
+    nearest, scaled = min(at(low), at(high), key=lambda one: abs(one[0] - wanted))
     if abs(nearest / wanted - 1) > 0.1:
         raise UserError(f"no width of {wiring!r} costs about {wanted:,}: the nearest costs {nearest:,}")
-    return found
+    return scaled
 
 
 def receptive_field(net: nn.Module, *, side: int = 256, in_channels: int = 3) -> tuple[int, int]:
@@ -131,35 +121,31 @@ def receptive_field(net: nn.Module, *, side: int = 256, in_channels: int = 3) ->
     return int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
 
 
-def receptive_fields(
-    net: NestedUNet, *, side: int = 256, at: int | None = None
-) -> dict[tuple[int, int], tuple[int, int]]:
+def receptive_fields(net: NestedUNet, *, side: int = 256, at: int | None = None) -> dict[Node, tuple[int, int]]:
     """Node -> the first and the last input pixel, along one axis, that it can depend on above input pixel `at`.
 
     Computed, not measured: a 3x3 convolution reaches one further on either side, D joins two, U (corners aligned)
     reads the two nearest, and a node reads all that its inputs read. Rows and columns are alike. Ends count from 0
     and stop at the image's border. The default `at` is the middle, side // 2.
-
-    Raises:
-        UserError (a ValueError): `side` cannot be halved `depth` times, or `at` is not in it.
+    Raises UserError (a ValueError): `side` cannot be halved `depth` times, or `at` is not in it.
     """
     net.check_shape((1, net.config["in_channels"], side, side))
     at = side // 2 if at is None else at
     if not 0 <= at < side:
         raise UserError(f"pixel {at} is outside of an image of {side} pixels: choose 0 to {side - 1}")
-    image = np.arange(side), np.arange(side)
-    reach: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}  # of every pixel of the node
+    reach: dict[Node, np.ndarray] = {}  # first and -last of every pixel of the node: both grow downwards
     for i, j in net.nodes:
         if j > 0:
-            inputs = [reach[i, k] for k in net.skips[j]] + [_doubled(*reach[i + 1, j - 1])]
-            first, last = np.min([low for low, _ in inputs], 0), np.max([high for _, high in inputs], 0)
+            inputs = np.min([*(reach[i, k] for k in net.skips[j]), _doubled(reach[i + 1, j - 1])], axis=0)
+        elif i > 0:
+            inputs = np.minimum(reach[i - 1, 0][:, ::2], reach[i - 1, 0][:, 1::2])
         else:
-            first, last = _halved(*reach[i - 1, 0]) if i > 0 else image
-        reach[i, j] = _convolved(*_convolved(first, last))
-    return {(i, j): tuple(int(end[at >> i]) for end in ends) for (i, j), ends in reach.items()}
+            inputs = np.stack([np.arange(side), -np.arange(side)])
+        reach[i, j] = minimum_filter1d(inputs, 5, mode="nearest")  # two 3x3 convolutions
+    return {(i, j): (int(ends[0, at >> i]), -int(ends[1, at >> i])) for (i, j), ends in reach.items()}
 
 
-def node_costs(net: NestedUNet, size: tuple[int, int] = (96, 96)) -> dict[tuple[int, int], dict[str, int]]:
+def node_costs(net: NestedUNet, size: tuple[int, int] = (96, 96)) -> dict[Node, dict[str, int]]:
     """Node -> its "parameters", and its "macs" for one image of (height, width). Heads are not in it."""
     costs = {}
     for i, j in net.nodes:
@@ -169,9 +155,7 @@ def node_costs(net: NestedUNet, size: tuple[int, int] = (96, 96)) -> dict[tuple[
     return costs
 
 
-def node_gradients(
-    net: NestedUNet, images: Tensor, masks: Tensor, *, loss: Loss = bce_dice
-) -> dict[tuple[int, int], float]:
+def node_gradients(net: NestedUNet, images: Tensor, masks: Tensor, *, loss: Loss = bce_dice) -> dict[Node, float]:
     """How much gradient reaches each node: root mean square over the weights of its first convolution.
 
     0.0 is exactly nothing: no head depends on that node. Gradients of `net` are cleared afterwards; in training
@@ -184,50 +168,7 @@ def node_gradients(
     return {node: 0.0 if g is None else g.square().mean().sqrt().item() for node, g in gradients.items()}
 
 
-def _convolved(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    low, high = np.pad(first, 1, mode="edge"), np.pad(last, 1, mode="edge")
-    return np.minimum.reduce([low[:-2], low[1:-1], low[2:]]), np.maximum.reduce([high[:-2], high[1:-1], high[2:]])
-
-
-def _halved(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.minimum(first[::2], first[1::2]), np.maximum(last[::2], last[1::2])
-
-
-def _doubled(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    n = len(first)
+def _doubled(ends: np.ndarray) -> np.ndarray:
+    n = ends.shape[1]
     whole, rest = np.divmod(np.arange(2 * n) * (n - 1), 2 * n - 1)  # corners on corners
-    right = np.minimum(whole + (rest > 0), n - 1)
-    return np.minimum(first[whole], first[right]), np.maximum(last[whole], last[right])
-
-
-def _finish() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-class _Allocations(TorchDispatchMode):
-    """Counts the bytes of every storage an operation returns, from then until it is freed."""
-
-    def __enter__(self) -> "_Allocations":
-        self.now = self.peak = 0
-        self.known: set[int] = set()
-        return super().__enter__()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        old = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in old | self.known:
-                self._add(leaf.untyped_storage())
-        return result
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        self.known.add(key)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._free, key, size)
-
-    def _free(self, key: int, size: int) -> None:
-        self.known.discard(key)
-        self.now -= size
+    return np.minimum(ends[:, whole], ends[:, np.minimum(whole + (rest > 0), n - 1)])

@@ -25,9 +25,7 @@ class Counts(NamedTuple):
 
 def count(predicted: Tensor, true: Tensor) -> Counts:
     """Compare masks pixel by pixel. Both (N, ...), bool or {0, 1}.
-
-    Raises:
-        ValueError: the shapes differ.
+    Raises ValueError: the shapes differ.
     """
     if predicted.shape != true.shape:
         raise ValueError(f"predicted {tuple(predicted.shape)} and true {tuple(true.shape)} differ in shape")
@@ -71,22 +69,19 @@ def average_precision(predicted: np.ndarray, true: np.ndarray, *, threshold: flo
 
     Above 0.5 no instance can pair twice, so no matching is needed. Labels are integer (H, W), 0 is
     background. Both empty: 1. This is the score of the 2018 Data Science Bowl at one threshold.
-
-    Raises:
-        ValueError: a threshold below 0.5, or shapes that differ.
+    Raises ValueError: a threshold below 0.5, or shapes that differ.
     """
     if threshold < 0.5:
         raise ValueError(f"threshold {threshold} is below 0.5, where one nucleus could match twice")
     if predicted.shape != true.shape:
         raise ValueError(f"predicted {predicted.shape} and true {true.shape} differ in shape")
-    _, p = np.unique(predicted, return_inverse=True)
-    _, t = np.unique(true, return_inverse=True)
-    p, t = p.reshape(-1) + (predicted.min() > 0), t.reshape(-1) + (true.min() > 0)  # 0 stays background
+    p, t = (np.unique(labels, return_inverse=True)[1].reshape(-1) for labels in (predicted, true))
+    p, t = p + (predicted.min() > 0), t + (true.min() > 0)  # 0 stays background
     overlap = np.zeros((p.max() + 1, t.max() + 1), dtype=np.int64)
     np.add.at(overlap, (p, t), 1)
     union = overlap.sum(1, keepdims=True) + overlap.sum(0, keepdims=True) - overlap
     tp = int((overlap / np.maximum(union, 1) > threshold)[1:, 1:].sum())
-    total = (overlap.shape[0] - 1) + (overlap.shape[1] - 1) - tp
+    total = sum(overlap.shape) - 2 - tp  # of both, without the background
     return tp / total if total else 1.0
 
 

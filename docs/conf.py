@@ -1,4 +1,4 @@
-"""Sphinx, for `make site`: it reads build/site-source, put together by tools/build_site.py, and executes nothing."""
+"""Sphinx, for `make site`: it reads build/site-source, put together by tools/publish/site.py, and executes nothing."""
 
 import tomllib
 from pathlib import Path

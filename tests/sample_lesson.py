@@ -3,8 +3,10 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({{COLAB}})
 
-# %% tags=["setup"]
-# {{REPO}}@{{REF}}
+# %% tags=["setup", "nbval-ignore-output"]
+# {{SETUP}}
+
+# %%
 import os
 import time
 
@@ -66,9 +68,6 @@ def check_triple(answer):
 
 
 check_triple(triple)
-
-# %%
-nines = triple(3)
 
 # %% tags=["solution-only"]
 print("for those who have the solutions")

@@ -10,7 +10,7 @@ from course_lib.data.pixels import read_image, resize_image
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
 from course_lib.predict import predict
-from course_lib.predict.apply import Found, apply_to, nuclei_of, objects, outlined
+from course_lib.predict.apply import apply_to, objects, outlined
 from course_lib.predict.setting import Setting
 
 CPU = Setting("cpu")
@@ -33,20 +33,19 @@ def file(tmp_path):
 
 
 def test_without_a_size_the_net_sees_the_file_as_it_is(net, file):
-    found = apply_to(file, net, setting=CPU)
-    image = read_image(file.read_bytes(), "a")
-    assert (found.image == image).all() and found.scale == 1
+    image, probability, scale = apply_to(file, net, setting=CPU)
+    assert (image == read_image(file.read_bytes(), "a")).all() and scale == 1
     expected = predict(net, torch.from_numpy(image).permute(2, 0, 1), setting=CPU)[0].numpy()
-    assert (found.probability == expected).all() and found.probability.shape == (37, 52)
+    assert (probability == expected).all() and probability.shape == (37, 52)
 
 
 def test_with_a_size_it_sees_the_resized_file_and_the_map_grows_back(net, file):
-    found = apply_to(file, net, size=16, head=1, setting=CPU)
+    _, probability, scale = apply_to(file, net, size=16, head=1, setting=CPU)
     seen = torch.from_numpy(resize_image(read_image(file.read_bytes(), "a"), 16)).permute(2, 0, 1)
     small = predict(net, seen, head=1, setting=CPU)
-    assert found.probability.shape == (37, 52) and found.scale == pytest.approx(52 / 16)
-    assert found.probability.mean() == pytest.approx(small.mean().item(), abs=0.01)
-    corners = found.probability[[0, 0, -1, -1], [0, -1, 0, -1]]
+    assert probability.shape == (37, 52) and scale == pytest.approx(52 / 16)
+    assert probability.mean() == pytest.approx(small.mean().item(), abs=0.01)
+    corners = probability[[0, 0, -1, -1], [0, -1, 0, -1]]
     assert corners == pytest.approx(small[0][[0, 0, -1, -1], [0, -1, 0, -1]].numpy(), abs=1e-5)
 
 
@@ -55,29 +54,25 @@ def test_a_file_that_is_not_there_is_named(net, tmp_path):
         apply_to(tmp_path / "nothing.png", net)
 
 
-def two_disks():
-    """Two touching disks of radius 8, and their probability map."""
-    probability = np.full((40, 60), 0.1, np.float32)
-    for column in (20, 35):
-        probability[disk((20, column), 8)] = 0.9
-    return Found(np.zeros((40, 60, 3), np.uint8), probability, 1)
+@pytest.fixture
+def labels():
+    """Two touching disks of radius 8: 1 about column 20, 2 about column 35."""
+    labels = np.zeros((40, 60), np.int32)
+    for number, column in ((1, 20), (2, 35)):
+        labels[disk((20, column), 8)] = number
+    return labels
 
 
-def test_touching_nuclei_are_two_rows():
-    rows = objects(nuclei_of(two_disks()))
-    assert [row["number"] for row in rows] == [1, 2]
-    area = (two_disks().probability > 0.5).sum()
-    assert sum(row["area"] for row in rows) == area
-    assert [row["column"] for row in rows] == pytest.approx([20, 35], abs=0.6)
-    assert [row["row"] for row in rows] == pytest.approx([20, 20], abs=0.6)
+def test_every_nucleus_is_a_row(labels):
+    areas = [int((labels == number).sum()) for number in (1, 2)]
+    first = {"number": 1, "area": areas[0], "row": 20.0, "column": pytest.approx(20, abs=0.1)}
+    assert objects(labels) == [first, {"number": 2, "area": areas[1], "row": 20.0, "column": 35.0}]
     assert objects(np.zeros((4, 5), np.int32)) == []
-    assert nuclei_of(two_disks(), scale=6).max() == 1  # peaks closer than 18 pixels are one
 
 
-def test_outlines_are_the_rims_and_the_image_is_left_alone():
-    found = two_disks()
-    labels = nuclei_of(found)
-    picture = outlined(found.image, labels)
+def test_outlines_are_the_rims_and_the_image_is_left_alone(labels):
+    image = np.zeros((40, 60, 3), np.uint8)
+    picture = outlined(image, labels)
     orange = (picture == [230, 159, 0]).all(axis=2)
-    assert (found.image == 0).all() and (picture[~orange] == 0).all()
+    assert (image == 0).all() and (picture[~orange] == 0).all()
     assert orange[20, 13] and orange[20, 42] and not orange[20, 20] and (labels[orange] > 0).all()

@@ -15,19 +15,17 @@ from course_lib.errors import UserError
 from course_lib.files import write
 from course_lib.grid import NestedUNet
 from course_lib.relatives import RELATIVES
-from course_lib.train.checkpoint import config_of, load, load_model, same_weights, save, save_model
+from course_lib.train.checkpoint import load, load_model, save, save_model
+from tests.weights import same_weights
 
 OPTIONS = {"in_channels": 2, "classes": 3, "widths": (4, 6, 10), "wiring": "unet+", "deep_supervision": True}
 
 
-def make(seed=0, **options):
+def make(seed=0, kind=NestedUNet, **options):
     torch.manual_seed(seed)
-    net = NestedUNet(**(OPTIONS | options))
+    net = kind(**(OPTIONS | options if kind is NestedUNet else {"widths": (4, 6, 10)}))
     net(torch.rand(2, net.config["in_channels"], 8, 12))  # statistics of its own
     return net
-
-
-# Writing
 
 
 @pytest.mark.parametrize("content", ["Zellkerne: größer als 8 px\n", b"\x00\xff\r\n", ""])
@@ -35,33 +33,22 @@ def test_what_is_written_is_read(tmp_path, content):
     path = tmp_path / "new" / "folder" / "file.bin"
     write(path, content)
     assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
-    assert list(path.parent.iterdir()) == [path]
     write(str(path), b"again")
-    assert path.read_bytes() == b"again"
+    assert path.read_bytes() == b"again" and list(path.parent.iterdir()) == [path]
 
 
-def full_disk(*args):
-    raise OSError(28, "No space left on device")
+@pytest.mark.parametrize(("where", "what"), [(files.os, "fsync"), (Path, "replace")])
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, where, what):
+    def full_disk(*args):
+        raise OSError(28, "No space left on device")
 
-
-def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "model.pt"
     write(path, b"old")
-    monkeypatch.setattr(files.os, "fsync", full_disk)
+    monkeypatch.setattr(where, what, full_disk)
     with pytest.raises(UserError, match=r"model\.pt cannot be written \(No space left on device\): free some space"):
         write(path, b"new and longer")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]  # no half of a file fills the disk
-
-
-def test_a_move_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "model.pt"
-    write(path, b"old")
-    monkeypatch.setattr(Path, "replace", full_disk)
-    monkeypatch.setattr(files.os, "replace", full_disk)
-    with pytest.raises(UserError, match="cannot be written"):
-        write(path, b"new")
-    assert path.read_bytes() == b"old"
 
 
 def test_a_kill_while_writing_leaves_the_old_file_and_the_next_writer_recovers(tmp_path):
@@ -81,8 +68,7 @@ def test_a_kill_while_writing_leaves_the_old_file_and_the_next_writer_recovers(t
     assert left.exists()  # it might belong to a running writer
     os.utime(left, (0, 0))
     write(path, b"newer")
-    assert path.read_bytes() == b"newer"
-    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"newer" and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there a file that is open elsewhere cannot be replaced")
@@ -108,45 +94,27 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
         write(tmp_path / "file" / "model.pt", b"")
 
 
-def test_content_that_cannot_be_packed_leaves_the_old_file(tmp_path):
-    path = tmp_path / "checkpoint.pt"
-    save({"epoch": 1}, path)
+def test_any_plain_content_comes_back_and_what_cannot_be_packed_leaves_it(tmp_path):
+    path, content = tmp_path / "c.pt", {"epoch": 3, "lr": 0.1, "rows": [{"loss": 1.5}], "name": None}
+    save(content | {"state": torch.arange(4)}, path)
     with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
-        save({"epoch": 2, "open": (n for n in range(3))}, path)
-    assert load(path) == {"epoch": 1}
+        save({"epoch": 4, "open": (n for n in range(3))}, path)
+    found = load(path)
+    assert torch.equal(found.pop("state"), torch.arange(4)) and found == content
     assert list(tmp_path.iterdir()) == [path]
 
 
-# Round trips
-
-
-def test_any_plain_content_comes_back(tmp_path):
-    content = {"epoch": 3, "lr": 0.1, "rows": [{"loss": 1.5}], "state": torch.arange(4), "name": None}
-    save(content, tmp_path / "c.pt")
-    found = load(tmp_path / "c.pt")
-    assert torch.equal(found.pop("state"), content.pop("state"))
-    assert found == content
-
-
-@pytest.mark.parametrize("options", [{}, {"wiring": "unet", "deep_supervision": False}])
-def test_a_model_comes_back_bit_for_bit(tmp_path, options):
-    net = make(**options)
-    save_model(net, tmp_path / "model.pt", data="synthetic", size=96)
-    again, facts = load_model(tmp_path / "model.pt")
-    assert facts == {"data": "synthetic", "size": 96}
-    assert again.config == net.config
-    assert not again.training
-    assert net.training
-    assert same_weights(net, again)
-    image = torch.rand(1, 2, 8, 12)
-    assert all(torch.equal(a, b) for a, b in zip(net.eval()(image), again(image), strict=True))
-
-
-def test_saving_the_same_net_twice_gives_the_same_bytes(tmp_path):
-    paths = [tmp_path / name / "model.pt" for name in ("a", "b")]
+@pytest.mark.parametrize("kind", [NestedUNet, *RELATIVES.values()])
+def test_a_model_comes_back_bit_for_bit(tmp_path, kind):
+    paths, net = [tmp_path / name / "model.pt" for name in ("a", "b")], make(kind=kind)
     for path in paths:
-        save_model(make(), path, size=96)
+        save_model(net, path, data="synthetic", size=96)
     assert paths[0].read_bytes() == paths[1].read_bytes()
+    again, facts = load_model(paths[0])
+    assert facts == {"data": "synthetic", "size": 96}
+    assert type(again) is kind and again.config == net.config
+    assert net.training and not again.training
+    assert same_weights(net, again)
 
 
 def test_weights_in_another_memory_layout_are_saved_plainly(tmp_path):
@@ -157,19 +125,6 @@ def test_weights_in_another_memory_layout_are_saved_plainly(tmp_path):
     assert same_weights(net, load_model(tmp_path / "model.pt")[0])
 
 
-def test_same_weights_sees_every_difference():
-    net = make()
-    assert same_weights(net, make())
-    assert not same_weights(net, make(seed=1))
-    assert not same_weights(net, net.prune(1))
-    other = make()
-    other.conv0_0.bn1.running_mean[0] += 1e-6
-    assert not same_weights(net, other)
-
-
-# What cannot be read
-
-
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.pt is not there: give the path of a file that `train` wrote"):
         load(tmp_path / "nowhere.pt")
@@ -177,24 +132,19 @@ def test_a_missing_file_is_named(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("kept", [0, 1, 100, 0.5, 0.99])
-def test_truncated_files_are_refused(tmp_path, kept):
+OTHERS = [b"hello", b"a,b\n1,2\n", b"0", b"e", b"\x89PNG\r\n\x1a\n", b"PK\x03\x04", b"\x80\x02N"]
+
+
+@pytest.mark.parametrize("content", [0, 1, 100, 0.5, 0.99, *OTHERS])
+def test_cut_and_foreign_files_are_refused(tmp_path, content):
+    """A number of bytes, or a share of them, is what is left of a model."""
     path = tmp_path / "model.pt"
     save_model(make(), path)
     whole = path.read_bytes()
-    path.write_bytes(whole[: kept if isinstance(kept, int) else int(kept * len(whole))])
+    kept = int(content * len(whole)) if isinstance(content, float) else content
+    path.write_bytes(content if isinstance(content, bytes) else whole[:kept])
     with pytest.raises(UserError, match=r"model\.pt is damaged or no file of weights"):
         load_model(path)
-
-
-@pytest.mark.parametrize(
-    "content", [b"hello", b"a,b\n1,2\n", b"0", b"e", b"\x89PNG\r\n\x1a\n", b"PK\x03\x04", b"\x80\x02N"]
-)
-def test_other_files_are_refused(tmp_path, content):
-    path = tmp_path / "model.pt"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"model\.pt is damaged or no file of weights"):
-        load(path)
 
 
 class Hostile:
@@ -219,41 +169,21 @@ def test_code_in_a_file_is_not_run(tmp_path, dump, read):
     assert trace.exists()  # the trap does work
 
 
-@pytest.mark.parametrize("content", [{"weights": {}}, {"config": {}}, [1, 2], torch.ones(3), "config weights"])
-def test_files_of_something_else_are_refused(tmp_path, content):
-    save(content, tmp_path / "model.pt")
-    with pytest.raises(UserError, match=r"model\.pt holds no model of this course"):
-        load_model(tmp_path / "model.pt")
+CONFIGS = [{"widths": [4, 6, 12]}, {"widths": [4, 6]}, {"wiring": "unet++"}, {"wiring": "unet3+"}]
+CONFIGS += [{"deep_supervision": False}, {"in_channels": 3}, {"unheard_of": 1}, {"widths": None}]
+WEIGHTS = [None, [1], {}, {"conv0_0.conv1.weight": "text"}]
 
 
 @pytest.mark.parametrize(
     "change",
-    [
-        {"widths": [4, 6, 12]},
-        {"widths": [4, 6]},
-        {"wiring": "unet++"},
-        {"wiring": "unet3+"},
-        {"deep_supervision": False},
-        {"in_channels": 3},
-        {"unheard_of": 1},
-        {"widths": None},
-    ],
+    [*({"config": config} for config in CONFIGS), *({"weights": weights} for weights in WEIGHTS), {"net": "print"}],
 )
 def test_weights_that_do_not_fit_their_config_are_refused(tmp_path, change):
     net, path = make(), tmp_path / "model.pt"
-    save({"config": net.config | change, "weights": net.state_dict()}, path)
+    config = net.config | change.get("config", {})
+    save({"weights": net.state_dict()} | change | {"config": config}, path)
     with pytest.raises(UserError, match=r"model\.pt holds weights that do not fit their own config"):
         load_model(path)
-
-
-@pytest.mark.parametrize("weights", [None, [1], {}, {"conv0_0.conv1.weight": "text"}])
-def test_weights_that_are_none_are_refused(tmp_path, weights):
-    save({"config": make().config, "weights": weights}, tmp_path / "model.pt")
-    with pytest.raises(UserError, match="do not fit their own config"):
-        load_model(tmp_path / "model.pt")
-
-
-# Files of bare weights
 
 
 @pytest.mark.parametrize(
@@ -278,47 +208,20 @@ def test_bare_weights_with_the_published_names_load(tmp_path, options, wrapped):
     assert again.config == net.config
 
 
-@pytest.mark.parametrize("wiring", ["unet+", "unet-e"])
-def test_bare_weights_that_two_wirings_share_are_not_guessed(wiring):
-    assert config_of(make(wiring=wiring).state_dict()) is None
+BARE = dict(make(wiring="unet++").state_dict())
+SPOILT = [("conv0_1.conv1.weight", (4, 11, 3, 3)), ("conv0_0.conv1.weight", (4,)), ("conv1_0.conv1.weight", ())]
+SPOILT += [("final1.weight", ()), ("extra", (1,))]
+STRANGE = [{"weights": {}}, {"config": {}}, [1, 2], torch.ones(3), "config weights", {"state_dict": 5}, {}]
+STRANGE += [BARE | {"epoch": 3}, {name: value for name, value in BARE.items() if name != "conv0_1.bn2.bias"}]
+STRANGE += [BARE | {name: torch.zeros(shape)} for name, shape in SPOILT]
+STRANGE += [make(wiring=wiring).state_dict() for wiring in ("unet+", "unet-e")]  # shared by both: not guessed
 
 
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda weights: weights.pop("conv0_1.bn2.bias"),
-        lambda weights: weights.update({"conv0_1.conv1.weight": torch.zeros(4, 11, 3, 3)}),
-        lambda weights: weights.update({"conv0_0.conv1.weight": torch.zeros(4)}),
-        lambda weights: weights.update({"extra": torch.zeros(1)}),
-        lambda weights: weights.clear(),
-    ],
-)
-def test_foreign_weights_are_refused(tmp_path, spoil):
-    weights = dict(make(wiring="unet++").state_dict())
-    spoil(weights)
-    save(weights, tmp_path / "foreign.pth")
-    with pytest.raises(UserError, match=r"foreign\.pth holds no model of this course"):
-        load_model(tmp_path / "foreign.pth")
-
-
-@pytest.mark.parametrize("name", RELATIVES)
-def test_every_relative_comes_back_bit_for_bit(tmp_path, name):
-    torch.manual_seed(0)
-    net = RELATIVES[name](in_channels=3, classes=1, widths=(4, 6, 10))
-    save_model(net, tmp_path / "model.pt", size=32)
-    again, facts = load_model(tmp_path / "model.pt")
-    assert type(again) is type(net) and again.config == net.config and facts == {"size": 32}
-    assert same_weights(net, again)
-
-
-def test_a_kind_of_net_that_is_not_ours_is_refused(tmp_path):
-    net = make()
-    save({"net": "print", "config": {}, "weights": net.state_dict()}, tmp_path / "model.pt")
-    with pytest.raises(UserError, match="do not fit their own config"):
+@pytest.mark.parametrize("content", STRANGE)
+def test_files_of_something_else_are_refused(tmp_path, content):
+    save(content, tmp_path / "model.pt")
+    with pytest.raises(UserError, match=r"model\.pt holds no model of this course"):
         load_model(tmp_path / "model.pt")
-
-
-# Folders
 
 
 @pytest.mark.parametrize("name", ["", ".", ".."])

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from course_lib import checks
 from course_lib.checks import expect
+from course_lib.checks.machinery import ask
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = [
@@ -24,14 +27,11 @@ WRONG = [
     for module in MODULES
     for pattern, answer in module.WRONG.items()
 ]
-
-
-def solution(lesson: str, name: str):
-    """The object that the lesson's own exercise cell defines, with the lesson's own imports."""
-    return defined_in(jupytext.read(ROOT / f"notebooks/src/{lesson}.py"), name)
+every_exercise = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.EXERCISE)
 
 
 def defined_in(notebook, name: str):
+    """The object that an exercise cell of this notebook defines, with the notebook's own imports."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     imports = next(cell.source for cell in cells if "from course_lib" in cell.source and "setup" not in _tags(cell))
     exercise = next(
@@ -48,13 +48,18 @@ def _tags(cell):
     return cell.metadata.get("tags", [])
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.EXERCISE)
-def test_the_lessons_own_solution_passes_and_says_so_in_one_line(module, capsys):
-    module.CHECK(solution(module.LESSON, module.EXERCISE))
+@every_exercise
+def test_the_lessons_own_solution_passes_in_one_line_and_random_numbers_go_on(module, capsys):
+    solution = defined_in(jupytext.read(ROOT / f"notebooks/src/{module.LESSON}.py"), module.EXERCISE)
+    torch.manual_seed(3)
+    module.CHECK(solution)
     assert capsys.readouterr().out == f"{module.EXERCISE}: correct\n"
+    after = torch.rand(1)
+    torch.manual_seed(3)
+    assert torch.equal(after, torch.rand(1))
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.EXERCISE)
+@every_exercise
 def test_a_hole_of_the_exercise_edition_is_called_one(module):
     edition = nbformat.read(ROOT / f"notebooks/exercises/{module.LESSON}.ipynb", as_version=4)
     with pytest.raises(AssertionError, match=f"{module.EXERCISE} is not written yet: replace the line"):
@@ -68,14 +73,11 @@ def test_a_wrong_answer_is_refused_in_words_about_its_mistake(check, pattern, an
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.EXERCISE)
-def test_every_exercise_has_at_least_three_wrong_answers(module):
-    assert len(set(module.WRONG.values())) >= 3
-
-
-def test_every_check_has_wrong_answers():
+def test_every_check_has_three_wrong_answers_and_says_what_it_asks_for():
     public = {function for name, function in vars(checks).items() if name.startswith("check_")}
     assert public == {module.CHECK for module in MODULES}
+    assert all(inspect.getdoc(check) for check in public)
+    assert all(len(set(module.WRONG.values())) >= 3 for module in MODULES)
 
 
 def test_every_exercise_of_every_lesson_is_checked():
@@ -88,30 +90,28 @@ def test_every_exercise_of_every_lesson_is_checked():
         assert set(named) == {module.EXERCISE for module in MODULES if source.stem == module.LESSON}
 
 
-def test_a_check_leaves_the_learners_random_state_alone():
-    for module in MODULES:
-        torch.manual_seed(3)
-        module.CHECK(solution(module.LESSON, module.EXERCISE))
-        after = torch.rand(1)
-        torch.manual_seed(3)
-        assert torch.equal(after, torch.rand(1))
-
-
 def test_a_class_without_forward_is_told_apart_from_a_hole():
-    class UNet(torch.nn.Module):
+    class UNet(nn.Module):
         def __init__(self, in_channels, classes, widths):
             super().__init__()
-            self.head = torch.nn.Conv2d(in_channels, classes, 1)
-
-        def foward(self, image):
-            return self.head(image)
 
     with pytest.raises(AssertionError, match="UNet has no method forward"):
         checks.check_unet(UNet)
 
 
-def test_checks_are_documented():
-    assert all(inspect.getdoc(module.CHECK) for module in MODULES)
+@pytest.mark.parametrize(
+    ("given", "change"),
+    [
+        (torch.ones(2), lambda tensor: tensor.add_(1)),
+        (np.ones(2), lambda array: array.fill(0)),
+        (nn.Linear(1, 1), lambda net: net.bias.data.add_(1)),
+        ([torch.ones(2)], lambda tensors: tensors[0].mul_(2)),
+        ({"a": 1}, lambda scores: scores.pop("a")),
+    ],
+)
+def test_an_answer_that_changes_what_it_was_given_is_refused(given, change):
+    with pytest.raises(AssertionError, match="what came in was changed"):
+        ask(change, given)
 
 
 def test_expect_prints_a_line_without_the_measured_value(capsys):

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from benchmarks import experiments
-from benchmarks.experiments import EXPERIMENTS, Experiment, append_line, fresh, read_lines
+from benchmarks.experiments import EXPERIMENTS, Experiment, fresh, read_lines
 from course_lib import results
-from course_lib.data import load
+from course_lib.data import draw
 from course_lib.errors import UserError
+from course_lib.files import append
 from course_lib.grid import NestedUNet
 from course_lib.measure import macs, matched_widths, parameters
-from course_lib.train.checkpoint import same_weights
+from tests.weights import same_weights
 
 
 @pytest.fixture
@@ -68,21 +69,6 @@ def test_a_broken_experiment_goes_on_behind_its_last_finished_run(folders, monke
     assert [row["seed"] for row in content["rows"]] == [1, 2, 3]
 
 
-def test_half_a_line_is_cut_off_and_what_follows_is_read(tmp_path):
-    path = tmp_path / "x.jsonl"
-    assert read_lines(path) == []
-    path.write_text('{"a": 1}\n{"a": 2')
-    assert read_lines(path) == [{"a": 1}]
-    append_line(path, {"a": 3})
-    assert read_lines(path) == [{"a": 1}, {"a": 3}]
-
-
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "runs").write_text("a file where the folder should be")
-    with pytest.raises(UserError, match=r"runs.tiny\.jsonl cannot be written .*: free some space"):
-        append_line(tmp_path / "runs/tiny.jsonl", {})
-
-
 def test_weights_depend_on_the_seed_alone():
     first = fresh(3, widths=(2, 3), wiring="unet")
     torch.rand(5)
@@ -97,15 +83,16 @@ def test_no_two_runs_of_an_experiment_are_the_same(name):
     assert {"seed"} <= set.intersection(*map(set, runs))
 
 
-def tiny_splits(name, size, *, count=0, seed=0, look=None, progress=True):
+def tiny_splits(*_, seed=0, look=None, progress=True):
     """A handful of built-in images in place of every data set."""
-    return load("synthetic", 32, count=5, seed=seed, look=look)
+    return draw(5, 32, seed=seed, look=look)
 
 
 @pytest.fixture
 def small(monkeypatch):
     """Every experiment on a few images, at a few channels, for one epoch."""
     monkeypatch.setattr(experiments, "load", tiny_splits)
+    monkeypatch.setattr(experiments, "draw", tiny_splits)
     make, train = experiments.fresh, experiments.train_and_score
     monkeypatch.setattr(experiments, "fresh", lambda seed, widths, **config: make(
         seed, widths=(1, 2, 2, 2, 3)[: len(widths)], **config))  # fmt: skip
@@ -163,8 +150,8 @@ def test_finished_runs_are_known_by_what_they_are_and_not_by_their_number(folder
     measured = counting(monkeypatch)
     path = folders / "runs" / "tiny.jsonl"
     here = results.machine() | {"commit": "an older one"}
-    append_line(path, here)
-    append_line(path, {"net": "unet", "seed": 2, "iou_pooled": 0.75})  # another worker was faster
+    append(path, json.dumps(here) + "\n")
+    append(path, json.dumps({"net": "unet", "seed": 2, "iou_pooled": 0.75}) + "\n")  # another worker was faster
     content = json.loads(experiments.run("tiny").read_text(encoding="utf-8"))
     assert measured == [("unet", 1), ("unet", 3)]
     assert [row["iou_pooled"] for row in content["rows"]] == [1 / 8, 0.75, 3 / 8]
@@ -174,15 +161,15 @@ def test_finished_runs_are_known_by_what_they_are_and_not_by_their_number(folder
 def test_an_experiment_does_not_go_on_elsewhere(folders, monkeypatch):
     counting(monkeypatch)
     path = folders / "runs" / "tiny.jsonl"
-    append_line(path, results.machine() | {"device": "another"})
-    append_line(path, {"net": "unet", "seed": 2, "iou_pooled": 0.75})
+    append(path, json.dumps(results.machine() | {"device": "another"}) + "\n")
+    append(path, json.dumps({"net": "unet", "seed": 2, "iou_pooled": 0.75}) + "\n")
     with pytest.raises(UserError, match=r"was begun with another and this is .*delete the file"):
         experiments.run("tiny")
 
 
 def test_the_machine_of_a_start_that_measured_nothing_is_forgotten(folders, monkeypatch):
     counting(monkeypatch)
-    append_line(folders / "runs" / "tiny.jsonl", {"device": "another"})
+    append(folders / "runs" / "tiny.jsonl", json.dumps({"device": "another"}) + "\n")
     content = json.loads(experiments.run("tiny").read_text(encoding="utf-8"))
     assert content["measured"]["device"] == results.machine()["device"]
 
@@ -227,9 +214,8 @@ def test_the_verdict_compares_nets_of_equal_cost():
     for name, options in experiments.VERDICT.items():
         if like := options.get("like"):
             widths = matched_widths(wanted[like.__name__], like, widths=experiments.SMALL)
-            assert like(NestedUNet(widths=widths, wiring="unet")) == pytest.approx(wanted[like.__name__], rel=0.01), (
-                name
-            )
+            cost = like(NestedUNet(widths=widths, wiring="unet"))
+            assert cost == pytest.approx(wanted[like.__name__], rel=0.01), name
 
 
 def test_the_gpu_versions_have_the_papers_widths(small, monkeypatch):
@@ -237,7 +223,7 @@ def test_the_gpu_versions_have_the_papers_widths(small, monkeypatch):
     make = experiments.fresh
     monkeypatch.setattr(experiments, "fresh", lambda seed, widths, **config: asked.append(widths) or make(
         seed, widths=widths, **config))  # fmt: skip
-    monkeypatch.setattr(experiments, "load", lambda name, size, **options: asked.append(size) or tiny_splits(name, 32))
+    monkeypatch.setattr(experiments, "load", lambda name, size, **options: asked.append(size) or tiny_splits())
     for name, net in (("verdict_gpu", {"net": "unet++"}), ("race_gpu", {"entrant": "short"})):
         EXPERIMENTS[name].measure(**net, seed=0)
     assert asked == [96, (32, 64, 128, 256, 512)] * 2

@@ -1,41 +1,37 @@
 """Files and words that nobody meant: whatever comes in, a sentence or a right answer comes out, and no code runs.
 
-More than 2,000 cases, the same in every run; COURSE_FUZZ=10 makes ten times as many, others each time.
+Some 2,300 cases, the same in every run; COURSE_FUZZ=10 makes ten times as many, others each time.
 """
 
 import io
-import json
 import os
 import pickle
-import struct
 import tempfile
-import tracemalloc
 import zipfile
-import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from course_lib import data
 from course_lib.__main__ import main
-from course_lib.data import archive, pixels
+from course_lib.data import pixels
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
-from course_lib.lesson import presets, progress
+from course_lib.lesson import presets
 from course_lib.predict import setting
 from course_lib.predict.tables import COUNTS, Table
 from course_lib.train import checkpoint
-from tools import run_parametrised
+from tests.image_files import encoded, png_header, tif
+from tools.notebooks import run_parametrised
+from tools.run import progress
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # Pillow says what it finds wrong in a tif
 TIMES = int(os.environ.get("COURSE_FUZZ", "1"))
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def cases(count):
@@ -72,17 +68,11 @@ def damaged(draw, wholes):
 
 def files_of(array):
     """The array as every kind of file that takes it."""
-    found = []
-    for form in ("PNG", "TIFF", "JPEG"):
-        file = io.BytesIO()
-        try:
-            Image.fromarray(array).save(file, form)
-        except (OSError, TypeError, KeyError):
-            continue
-        found.append(file.getvalue())
-    file = io.BytesIO()
-    tifffile.imwrite(file, array, photometric="rgb" if array.ndim == 3 else "minisblack")
-    return [*found, file.getvalue()]
+    files = [tif(array, photometric="rgb" if array.ndim == 3 else "minisblack")]
+    for kind in ("PNG", "TIFF", "JPEG"):
+        with suppress(OSError, TypeError, KeyError):
+            files.append(encoded(array, kind))
+    return files
 
 
 RNG = np.random.default_rng(0)
@@ -125,10 +115,8 @@ def test_masks(content):
 )
 def test_masks_of_any_numbers(kind, shape, content, photometric):
     values = np.resize(np.frombuffer(content[: len(content) // 16 * 16] or bytes(16), kind), shape)
-    file = io.BytesIO()
-    tifffile.imwrite(file, values, photometric=photometric)
     try:
-        mask = pixels.read_mask(file.getvalue(), "a.tif")
+        mask = pixels.read_mask(tif(values, photometric=photometric), "a.tif")
     except UserError:
         return
     if photometric == "minisblack":
@@ -140,19 +128,12 @@ def test_masks_of_any_numbers(kind, shape, content, photometric):
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(0, 255), st.integers(0, 255))
 def test_sizes_that_a_header_announces(width, height, depth, colour):
     """Nothing is allocated on the word of a header."""
-
-    def chunk(name, content):
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    content = (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(9))) + chunk(b"IEND", b"")
-    )
+    content = png_header(width, height, depth, colour, bytes(9))
     with pytest.raises(UserError) as refusal, pytest.MonkeyPatch.context() as patch:
-        if width * height > pixels.MAX_PIXELS:  # Pillow allocates when it loads
+        if width * height > pixels.LARGEST**2:  # Pillow allocates when it loads
             patch.setattr(pixels.PngImageFile, "load", lambda self: pytest.fail("allocated on the word of a header"))
         pixels.read_image(content, "a.png")
-    if width * height > pixels.MAX_PIXELS and pixels.extent(content):
+    if width * height > pixels.LARGEST**2 and depth == 8 and colour in (0, 2, 3, 4, 6):
         assert "announces" in str(refusal.value)
 
 
@@ -160,13 +141,11 @@ def test_sizes_that_a_header_announces(width, height, depth, colour):
 
 
 def entries():
-    found = {}
+    files = {}
     for n in range(4):
-        image, mask = (io.BytesIO() for _ in range(2))
-        Image.fromarray(np.roll(RGB, n, axis=0)).save(image, "PNG")
-        Image.fromarray(np.uint8(255 * (np.roll(GREY, n, axis=0) > 128))).save(mask, "PNG")
-        found |= {f"n{n}/images/n{n}.png": image.getvalue(), f"n{n}/masks/1.png": mask.getvalue()}
-    return found
+        files[f"n{n}/images/n{n}.png"] = encoded(np.roll(RGB, n, axis=0))
+        files[f"n{n}/masks/1.png"] = encoded(np.uint8(255 * (np.roll(GREY, n, axis=0) > 128)))
+    return files
 
 
 def zipped(items, compression=zipfile.ZIP_DEFLATED):
@@ -221,27 +200,6 @@ def test_archives_of_any_entries(items):
     except (UnicodeEncodeError, ValueError, IndexError):  # zipfile itself does not write such a name
         return
     prepared_or_refused(content)
-
-
-@cases(100)
-@given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
-def test_sizes_that_an_archive_announces(unpacked, packed):
-    whole = bytearray(zipped([("n0/images/n0.png", bytes(3000))]))
-    directory = whole.index(b"PK\1\2")
-    whole[directory + 20 : directory + 28] = struct.pack("<II", packed, unpacked)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "a.zip")
-        path.write_bytes(whole)
-        tracemalloc.start()
-        try:
-            with archive.open_archive(path) as opened:
-                archive.read_entry(opened, "n0/images/n0.png")
-        except UserError:
-            pass
-        finally:
-            peak = tracemalloc.get_traced_memory()[1]
-            tracemalloc.stop()
-        assert peak < 2 * archive.MAX_ENTRY
 
 
 # Files of weights
@@ -314,25 +272,6 @@ def test_weights_of_any_plain_content(content):
 # Words
 
 
-LESSONS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
-
-
-@cases(100)
-@given(
-    st.dictionaries(
-        st.text(max_size=8).filter(lambda name: name not in ("PRESET", "SEED", "EPOCHS", "DATA")),
-        PLAIN,
-        min_size=1,
-        max_size=2,
-    )
-)
-def test_parameters_that_no_lesson_has(parameters):
-    with tempfile.TemporaryDirectory() as folder:
-        with pytest.raises(UserError, match=r"(?s)04_unet\.ipynb has no parameter .*: choose from"):
-            run_parametrised.run(LESSONS[4], Path(folder, "out"), parameters)
-        assert not Path(folder, "out").exists()
-
-
 @cases(200)
 @given(st.text(max_size=12))
 def test_values_of_parameters(text):
@@ -343,16 +282,6 @@ def test_values_of_parameters(text):
             ask(value if isinstance(value, str) else text)
         except UserError as problem:
             assert "\n" not in str(problem).replace(text, "")
-
-
-@cases(150)
-@given(st.integers(-(2**40), 2**40), st.integers(-3, 8))
-def test_sizes_and_counts(size, count):
-    try:
-        splits = data.load("synthetic", size if abs(size) > 200 else max(16, abs(size)), count=count)
-    except UserError:
-        return
-    assert len(data.join(splits).ids) == count >= 3
 
 
 @cases(100)
@@ -399,7 +328,7 @@ ARGUMENTS = st.one_of(
 
 
 @cases(150)
-@given(st.sampled_from(["draw", "masks", "evaluate", "predict", "export", "progress"]), st.lists(ARGUMENTS, max_size=5))
+@given(st.sampled_from(["draw", "masks", "evaluate", "predict", "export"]), st.lists(ARGUMENTS, max_size=5))
 def test_command_lines(command, words):
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -410,9 +339,3 @@ def test_command_lines(command, words):
         except SystemExit as stopped:  # argparse: the words are none of the command's
             status = stopped.code
         assert status in (0, 1, 2)
-
-
-def test_there_are_enough_cases():
-    found = [value for value in globals().values() if hasattr(value, "hypothesis")]
-    counts = [value._hypothesis_internal_use_settings.max_examples for value in found]
-    assert sum(counts) >= 2000 and json.dumps(counts)

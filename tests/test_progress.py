@@ -4,11 +4,10 @@ import json
 
 import pytest
 
-from course_lib.__main__ import main
 from course_lib.checks import check_average_precision, check_blend
 from course_lib.errors import UserError
 from tests.wrong_answers import average_precision, blend
-from tools.run.progress import overview
+from tools.run.progress import main, overview
 
 
 def right(table, threshold):
@@ -62,8 +61,11 @@ def test_nothing_is_kept_unasked(tmp_path, monkeypatch):
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("COURSE_PROGRESS", str(tmp_path / "none" / "me.jsonl"))
-    with pytest.raises(UserError, match=r"COURSE_PROGRESS names .*me.jsonl, which cannot be written .*: correct it"):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("COURSE_PROGRESS", str(tmp_path / "file" / "me.jsonl"))
+    with pytest.raises(
+        UserError, match=r"COURSE_PROGRESS names .*me.jsonl, which cannot be written \(.+\): correct it"
+    ):
         check_average_precision(right)
 
 
@@ -77,7 +79,7 @@ def test_many_learners_in_one_table(tmp_path, capsys):
     assert iou == {"exercise": "iou", "tried": 3, "correct": 2, "tries": 2.5, "said most": "that is Dice"}
     assert dice == {"exercise": "dice", "tried": 3, "correct": 2, "tries": 1, "said most": "no"}
     assert gate == {"exercise": "gate", "tried": 1, "correct": 1, "tries": 1, "said most": None}
-    assert main(["progress", *map(str, files)]) == 0
+    assert main([*map(str, files)]) == 0
     table = capsys.readouterr().out.splitlines()
     assert table[0].split()[:3] == ["exercise", "tried", "correct"] and len(table) == 4
 
@@ -85,31 +87,23 @@ def test_many_learners_in_one_table(tmp_path, capsys):
 def test_a_star_is_understood_where_the_shell_does_not(tmp_path, capsys):
     learner(tmp_path, "a.jsonl", ("iou", None))
     learner(tmp_path, "b.jsonl", ("iou", "no"))
-    assert main(["progress", str(tmp_path / "*.jsonl")]) == 0
+    assert main([str(tmp_path / "*.jsonl")]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["iou", "2", "1"]
-    assert main(["progress", str(tmp_path / "x*.jsonl")]) == 2
+    assert main([str(tmp_path / "x*.jsonl")]) == 2
     assert "no file is called" in capsys.readouterr().err
 
 
-def test_files_without_answers_are_no_table(tmp_path, capsys):
-    (tmp_path / "me.jsonl").touch()
-    assert main(["progress", str(tmp_path / "me.jsonl")]) == 2
-    assert "me.jsonl hold(s) no answer yet" in capsys.readouterr().err
+ROW = {"exercise": "iou", "correct": True, "said": None}
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        "not json",
-        "[1]",
-        '{"exercise": "iou"}',
-        '{"exercise": 1, "correct": true}',
-        '{"exercise": "x", "correct": false}',
-    ],
+    "content", ["not json", "[1]", *(json.dumps(ROW | change) for change in ({"exercise": 1}, {"correct": False}))]
 )
 def test_other_files_are_named(content, tmp_path, capsys):
     (tmp_path / "me.jsonl").write_text(content)
     with pytest.raises(UserError, match=r"me.jsonl is no file of COURSE_PROGRESS.*: leave it out"):
         overview([tmp_path / "me.jsonl"])
-    assert main(["progress", str(tmp_path / "gone.jsonl")]) == 2
-    assert "gone.jsonl cannot be read" in capsys.readouterr().err
+    (tmp_path / "empty.jsonl").touch()
+    for name, said in (("gone", "gone.jsonl cannot be read"), ("empty", "empty.jsonl hold(s) no answer yet")):
+        assert main([str(tmp_path / f"{name}.jsonl")]) == 2
+        assert said in capsys.readouterr().err

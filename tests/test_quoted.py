@@ -4,7 +4,6 @@ import json
 import os
 import re
 from functools import cache
-from pathlib import Path
 from statistics import fmean
 
 import numpy as np
@@ -16,8 +15,7 @@ from course_lib.predict.baseline import otsu_masks
 from course_lib.results import load_results
 from course_lib.results.compare import bootstrap, paired_interval
 from course_lib.results.race import standings
-
-ROOT = Path(__file__).resolve().parent.parent
+from tools.checkout import ROOT
 
 
 @cache
@@ -78,15 +76,27 @@ def on_gpu(table, key, ending):
     return speed(table, key, ending, stored="speed_gpu")
 
 
+def times(table, ending, stored="speed"):
+    return speed(table, "times as fast", ending, stored=stored)
+
+
+def times_on_gpu(table, ending):
+    return times(table, ending, "speed_gpu")
+
+
 def ms_at_the_peak():
     """Of a training step in bf16, on the GPU, at the rate of its matrix product."""
-    row = ("channels last, bf16",)
-    return on_gpu("training step", "median ms", *row) * on_gpu("training step", "of peak", *row)
+    time, share = (on_gpu("training step", key, "channels last, bf16") for key in ("median ms", "of peak"))
+    return time * share
 
 
-def epoch_on_gpu(entrant):
-    """Seconds an epoch in the first try of the race."""
-    return fmean(column("race_gpu", "seconds_of_epochs", entrant=entrant)[0])
+def day(stage, case, number=0):
+    """Milliseconds in one stage of the day on a rented GPU; of a profile, all kernels or the largest."""
+    return column("gpu_day", "ms", stage=stage, case=case)[number]
+
+
+def day_times(case):
+    return day("step", "plain fp32") / day("step", case)
 
 
 def last_on_gpu():
@@ -134,15 +144,11 @@ QUOTED = [
     ("08", "alone is {:.3f} better", lambda: fmean(alone(1)) - fmean(level(1))),
     ("08", "gives up {:.3f}, a difference that is clear and small", lambda: fmean(level(4)) - fmean(level(2))),
     ("08", "Level 1 gives up {:.3f}.", lambda: fmean(level(4)) - fmean(level(1))),
-    ("09", "make a step {:.2f} times as fast,", lambda: speed("training step", "times as fast", "last, bf16")),
+    ("09", "make a step {:.2f} times as fast,", lambda: times("training step", "last, bf16")),
     ("09", "as fast, {:.1f} times against the fastest round", against_the_fastest_round),
-    (
-        "09",
-        "With folded norms inference is {:.2f} times as fast",
-        lambda: speed("inference", "times as fast", "bf16, norms folded"),
-    ),
-    ("09", "with torch.compile in their place {:.2f} times.", lambda: speed("inference", "times as fast", "compile")),
-    ("09", "Level 1 alone is {:.0f} times as fast", lambda: speed("pruned inference", "times as fast", "L1")),
+    ("09", "With folded norms inference is {:.2f} times as fast", lambda: times("inference", "bf16, norms folded")),
+    ("09", "with torch.compile in their place {:.2f} times.", lambda: times("inference", "compile")),
+    ("09", "Level 1 alone is {:.0f} times as fast", lambda: times("pruned inference", "L1")),
     ("09", "the ratio is {:.2f} for level 3", lambda: over_share(3)),
     ("09", "{:.2f} for level 2", lambda: over_share(2)),
     ("09", "{:.2f} for level 1", lambda: over_share(1)),
@@ -150,29 +156,19 @@ QUOTED = [
     ("09", "the record: {:.0f} times as fast as the recipe", lambda: race("small batches")),
     ("09", "the popular recipe ends at {:.3f}", lambda: race("popular recipe", "last IoU")),
     ("09", "would take {:.1f} ms at the", ms_at_the_peak),
-    (
-        "09",
-        "half precision makes the step slower, {:.2f} times",
-        lambda: on_gpu("training step", "times as fast", "bf16"),
-    ),
-    ("09", "and {:.2f} with channels last", lambda: on_gpu("training step", "times as fast", "last, bf16")),
-    (
-        "09",
-        "makes the step {:.2f} times as fast as in plain fp32",
-        lambda: on_gpu("training step", "times as fast", "fused AdamW"),
-    ),
-    ("09", "both together take {:.2f} s an epoch", lambda: epoch_on_gpu("fast setting")),
-    ("09", "and plain fp32 takes {:.2f}.", lambda: epoch_on_gpu("AdamW")),
+    ("09", "the kernels of a step need {:.1f} ms, nearly all", lambda: day("profile", "plain fp32")),
+    ("09", "nearly all of its {:.1f}:", lambda: day("step", "plain fp32")),
+    ("09", "Up-sampling alone needs {:.1f} of them", lambda: day("profile", "plain fp32", 1)),
+    ("09", "beside it the kernels need {:.1f} ms", lambda: day("profile", "bf16, channels last, fused")),
+    ("09", "the step still takes {:.1f}:", lambda: day("step", "bf16, channels last, fused")),
+    ("09", "The step takes {:.1f} ms", lambda: day("step", "bf16, channels last, fused, recorded")),
+    ("09", "{:.2f} times as fast as plain fp32. With", lambda: day_times("bf16, channels last, fused, recorded")),
     ("09", "{:.2f} ms an image in a batch of 256", lambda: on_gpu("batch size", "ms an image", "batch 256")),
     ("09", "{:.2f} in one of 8.", lambda: on_gpu("batch size", "ms an image", "batch 8")),
-    (
-        "09",
-        "channels last alone is {:.2f} times as fast",
-        lambda: on_gpu("inference", "times as fast", "channels last"),
-    ),
-    ("09", "With half precision it is {:.2f} times", lambda: on_gpu("inference", "times as fast", "last, bf16")),
-    ("09", "with folded norms on top {:.2f}", lambda: on_gpu("inference", "times as fast", "bf16, norms folded")),
-    ("09", "in their place {:.2f}, the best", lambda: on_gpu("inference", "times as fast", "compile")),
+    ("09", "channels last alone is {:.2f} times as fast", lambda: times_on_gpu("inference", "channels last")),
+    ("09", "With half precision it is {:.2f} times", lambda: times_on_gpu("inference", "last, bf16")),
+    ("09", "with folded norms on top {:.2f}", lambda: times_on_gpu("inference", "bf16, norms folded")),
+    ("09", "in their place {:.2f}, the best", lambda: times_on_gpu("inference", "compile")),
     ("09", "16 images one by one takes {:.1f} ms", lambda: on_gpu("feeding", "median ms", "on the CPU")),
     ("09", "as a batch on the device, {:.1f}.", lambda: on_gpu("feeding", "median ms", "on the device")),
     ("09", "higher than the small one, at {:.3f},", lambda: race("popular recipe", "last IoU", "race_gpu")),
@@ -232,35 +228,28 @@ READ_FROM_TABLES = {
 @pytest.mark.parametrize("number", READ_FROM_TABLES)
 def test_no_number_of_such_a_section_is_left_out(number):
     said = [sentence.format(value()) for n, sentence, value in QUOTED if n == number]
-    cell = next(
-        text
-        for cell in lesson(number)["cells"]
-        if READ_FROM_TABLES[number] in (text := " ".join("".join(cell["source"]).split()))
-    )
-    for found in re.findall(r"[+-]?\d\.\d{2,3}", cell):
-        assert any(found in sentence for sentence in said) or found in DEFINED, f"{found} is not in QUOTED"
+    texts = (" ".join("".join(cell["source"]).split()) for cell in lesson(number)["cells"])
+    section = next(text for text in texts if READ_FROM_TABLES[number] in text)
+    for quoted in re.findall(r"[+-]?\d\.\d{2,3}", section):
+        assert any(quoted in sentence for sentence in said) or quoted in DEFINED, f"{quoted} is not in QUOTED"
 
 
 def printed(number):
     """Every decimal number in the stored outputs of a lesson, without its sign."""
     outputs = [output for cell in lesson(number)["cells"] for output in cell.get("outputs", [])]
     text = " ".join("".join(output.get("text", "")) for output in outputs)
-    return [float(found) for found in re.findall(r"\d+\.\d+", text)]
+    return [float(decimal) for decimal in re.findall(r"\d+\.\d+", text)]
 
 
 @pytest.mark.parametrize("number", [path.name[:2] for path in sorted((ROOT / "notebooks").glob("*.ipynb"))])
 def test_numbers_of_the_stored_run_stand_in_its_outputs(number):
     """What a text says of "the stored run" a cell has printed, to the digits of the text, whatever its sign."""
-    for cell in lesson(number)["cells"]:
-        if cell["cell_type"] != "markdown":
+    texts = ["".join(cell["source"]) for cell in lesson(number)["cells"] if cell["cell_type"] == "markdown"]
+    for paragraph in "\n\n".join(texts).split("\n\n"):
+        if "stored run" not in paragraph:
             continue
-        for paragraph in "".join(cell["source"]).split("\n\n"):
-            if "stored run" not in paragraph:
-                continue
-            named = [number, *re.findall(r"lesson (\d\d)", paragraph)]
-            numbers = [value for other in named for value in printed(other)]
-            for found in re.findall(r"\d+\.\d+", " ".join(paragraph.split())):
-                digits = len(found.partition(".")[2])
-                assert any(abs(round(value, digits) - float(found)) < 1e-9 for value in numbers), (
-                    f"{found}: {paragraph}"
-                )
+        outputs = [value for n in (number, *re.findall(r"lesson (\d\d)", paragraph)) for value in printed(n)]
+        for quoted in re.findall(r"\d+\.\d+", paragraph):
+            digits = len(quoted.partition(".")[2])
+            close = (abs(round(value, digits) - float(quoted)) < 1e-9 for value in outputs)
+            assert any(close), f"{quoted}: {paragraph}"

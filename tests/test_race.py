@@ -4,25 +4,16 @@ import pytest
 import torch
 from torch import Generator
 
-from course_lib.data import load
+from benchmarks.race import RACE, Entrant, OneByOne, one_by_one, popular
+from course_lib.data import draw
 from course_lib.grid import NestedUNet
 from course_lib.losses import bce_dice
 from course_lib.predict import as_input
-from course_lib.results.race import (
-    POPULAR,
-    RACE,
-    Entrant,
-    OneByOne,
-    mark_of,
-    one_by_one,
-    popular,
-    seconds_to,
-    standings,
-)
+from course_lib.results.race import POPULAR, mark_of, seconds_to, standings
 from course_lib.train import Recipe, augment, batches
-from course_lib.train.checkpoint import same_weights
+from tests.weights import same_weights
 
-SPLITS = load("synthetic", 32, count=60, seed=3)
+SPLITS = draw(60, 32, seed=3)
 
 
 def tiny():

@@ -2,14 +2,14 @@
 
 import re
 import shlex
-from pathlib import Path
+from importlib.util import find_spec
 
 import pytest
 
 from course_lib.__main__ import _parser
-from tools.readme_results import FILES, MARKED, shown
+from tools.checkout import ROOT
+from tools.numbers.readme_results import FILES, MARKED, shown
 
-ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^(?:python|torchrun\b.*?) -m course_lib .*$", README, re.M)
 
@@ -30,20 +30,19 @@ def test_commands_are_understood(command):
     _parser().parse_args(words)
 
 
-def test_the_lesson_table_lists_the_lessons_there_are():
-    linked = set(re.findall(r"\(notebooks/(\d\d_\w+)\.ipynb\)", README))
-    assert linked == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
-    for name in linked:
-        title = (ROOT / f"notebooks/src/{name}.py").read_text(encoding="utf-8").splitlines()[1]
-        assert f"[{name}](notebooks/{name}.ipynb) | {title.removeprefix('# # ')} |" in README
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/teaching.md", "docs/own_data.md"])
+def test_tools_that_are_named_exist(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert [tool for tool in re.findall(r"-m ((?:tools|benchmarks)[\w.]+)", text) if find_spec(tool) is None] == []
+    assert [path for path in re.findall(r"\btools/[\w/]+\.\w+", text) if not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_tables_are_the_measured_ones(name):
     marked = MARKED.findall((ROOT / name).read_text(encoding="utf-8"))
-    assert marked
+    assert marked and (name != "README.md" or "lessons" in {asked for _, asked, _ in marked})
     for _, asked, text in marked:
-        assert text == shown(asked), f"{name}: run python tools/readme_results.py"
+        assert text == shown(asked), f"{name}: run python -m tools.numbers.readme_results"
 
 
 def test_ci_runs_the_readmes_test_command():

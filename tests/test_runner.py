@@ -1,22 +1,23 @@
 """Running the lessons: rows, pages, scores, and what happens when a lesson fails."""
 
-import asyncio
 import json
 import os
-import queue
 import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
+import nbval.kernel
 import pytest
-import zmq.asyncio
 
 from course_lib.errors import UserError
+from tools.run import __main__ as command
 from tools.run import lessons as runner
+from tools.run import sockets
 from tools.run.lessons import run_lessons, select
 from tools.run.report import summary
 
@@ -62,21 +63,13 @@ def run(tmp_path_factory):
 
 
 def test_a_failing_lesson_does_not_stop_the_others(run):
-    rows, _ = run
-    assert [(row["lesson"], row["status"]) for row in rows] == [
-        ("00_good", "passed"),
-        ("01_bad", "failed"),
-        ("02_dead", "failed"),
-        ("03_last", "passed"),
-    ]
+    good, bad, dead, last = rows = run[0]
+    assert [row["lesson"] for row in rows] == ["00_good", "01_bad", "02_dead", "03_last"]
+    assert [row["status"] for row in rows] == ["passed", "failed", "failed", "passed"]
     assert all(row["seconds"] > 0 for row in rows)
     if Path("/proc/self/status").exists():  # elsewhere it is not measured
         assert [row["memory"] is None for row in rows] == [False, True, True, False]
         assert all(20e6 < row["memory"] < 5e9 for row in rows if row["memory"])
-
-
-def test_rows_carry_title_scores_and_the_failing_cell(run):
-    good, bad, dead, last = run[0]
     assert good["title"] == "What is 00_good & co?"
     expected = {"val_iou": 0.81234, "images": 12, "curve": [1, 2], "preset": "smoke"}
     assert good["scores"] == expected | {"folder": str(run[1] / "notebooks")}
@@ -93,34 +86,33 @@ def test_every_lesson_has_a_page_with_its_figures_and_their_alt_text(run):
     assert all(" defer " in tag for tag in re.findall(r"<script[^>]* src=", "".join(pages.values())))
     assert "require" not in pages["00_good"].partition("<body")[0]
     assert f'id="cell-id={rows[1]["error"]["id"]}"' in pages["01_bad"]
+    # The ways to the lessons beside it.
+    assert 'href="00_good.html"' in pages["01_bad"] and 'href="02_dead.html"' in pages["01_bad"]
 
 
-def test_the_index_links_lessons_scores_and_failures(run):
+def test_the_index_and_summary_json_hold_lessons_scores_and_failures(run):
     rows, root = run
     page = (root / "out/index.html").read_text(encoding="utf-8")
-    assert '<h2><a href="00_good.html">00_good</a> What is 00_good &amp; co?</h2>' in page
-    assert "<dt>val_iou:</dt> <dd>0.812</dd>" in page
+    for part in (
+        '<h2><a href="00_good.html">00_good</a> What is 00_good &amp; co?</h2>',
+        "<dt>val_iou:</dt> <dd>0.812</dd>",
+        f'<a href="01_bad.html#cell-id={rows[1]["error"]["id"]}">cell 3</a>',
+        "<code>ValueError: no &lt;mask&gt; at all</code>",
+        "2 of 4 lessons passed",
+        "<dd>smoke</dd>",
+        'name="viewport"',
+    ):
+        assert part in page
     assert "curve" not in page
-    assert f'<a href="01_bad.html#cell-id={rows[1]["error"]["id"]}">cell 3</a>' in page
-    assert "<code>ValueError: no &lt;mask&gt; at all</code>" in page
-    assert "2 of 4 lessons passed" in page
-    assert "<dd>smoke</dd>" in page
-    assert 'name="viewport"' in page
-
-
-def test_summary_json_holds_the_rows_and_the_machine(run):
-    rows, root = run
     data = json.loads((root / "out/summary.json").read_text(encoding="utf-8"))
-    assert data["lessons"] == rows
-    assert data["preset"] == "smoke"
-    assert "torch" in data["versions"]
-    assert data["device"]
+    assert data["lessons"] == rows and data["preset"] == "smoke"
+    assert "torch" in data["versions"] and data["device"]
 
 
 def test_the_terminal_table_ends_with_the_page(run):
     head, good, bad, dead, last, page = summary(run[0], Path("out")).splitlines()
     assert head.split() == ["lesson", "seconds", "memory", "scores"]
-    assert re.search(r"  +(\d+ MB|-) +val_iou 0\.812, images 12, ", good)
+    assert re.search(r" (\d+ MB|-) +val_iou 0\.812, images 12, ", good)
     assert bad.endswith("FAILED in cell 3: ValueError: no <mask> at all")
     assert dead.endswith("FAILED in cell 3: Kernel died")
     assert last.split()[:1] == ["03_last"]
@@ -136,10 +128,18 @@ def test_select_takes_names_and_numbers_in_course_order():
             select(names, ["04", wrong])
 
 
-def test_a_run_with_progress_prints_its_table(tmp_path, capsys):
-    lesson(tmp_path, "00_good", "1")
-    rows = run_lessons(tmp_path, tmp_path / "out", preset="smoke")
-    assert capsys.readouterr().out == summary(rows, tmp_path / "out") + "\n"
+def test_the_command_prints_its_table_and_tells_failures_from_mistakes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "ROOT", tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    lesson(tmp_path / "notebooks", "00_good", "1")
+    lesson(tmp_path / "notebooks", "01_bad", "1 / 0")
+    out = ["--preset", "smoke", "--out", str(tmp_path / "out")]
+    assert command.main([*out, "--only", "00"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[1].startswith("00_good") and table[2:] == [str(tmp_path / "out" / "index.html")]
+    assert command.main(out) == 1
+    assert command.main([*out, "--only", "07"]) == 2
+    assert capsys.readouterr().err.endswith("error: --only 07 names no lesson: choose from 00_good, 01_bad\n")
 
 
 def test_a_cell_that_never_ends_fails_its_lesson_alone(tmp_path, monkeypatch):
@@ -153,33 +153,30 @@ def test_a_cell_that_never_ends_fails_its_lesson_alone(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no Unix sockets for ZeroMQ")
-def test_a_kernel_needs_no_ports(tmp_path):
+def test_a_kernel_needs_no_ports(tmp_path, monkeypatch):
     """Ports that are chosen before a kernel starts can be taken when it comes to them."""
+    monkeypatch.setattr(nbval.kernel, "KernelManager", None)
+    sockets.pytest_configure(SimpleNamespace(add_cleanup=lambda _: None))
+    assert nbval.kernel.KernelManager().transport == "ipc"
     transport = "from ipykernel.connect import get_connection_info\nget_connection_info(unpack=True)['transport']"
     lesson(tmp_path, "00_good", f"{transport} == 'ipc' or 1 / 0")
     (row,) = run_lessons(tmp_path, tmp_path / "out", progress=False)
     assert row["status"] == "passed", row["error"]
 
 
-def test_unknown_lessons_are_refused_before_anything_is_written(tmp_path):
+def test_mistakes_are_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match="holds no lessons"):
+        run_lessons(tmp_path, tmp_path / "out")
     lesson(tmp_path, "00_good", "1")
-    with pytest.raises(UserError, match="--only 07 names no lesson: choose from 00_good"):
-        run_lessons(tmp_path, tmp_path / "out", only=["07"])
     with pytest.raises(UserError, match="preset 'huge' is unknown"):
         run_lessons(tmp_path, tmp_path / "out", preset="huge")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_without_lessons_is_refused(tmp_path):
-    with pytest.raises(UserError, match="holds no lessons"):
-        run_lessons(tmp_path, tmp_path / "out")
-
-
-def test_an_unusable_output_folder_is_refused(tmp_path):
-    lesson(tmp_path, "00_good", "1")
     (tmp_path / "out").write_text("a file")
     with pytest.raises(UserError, match=r"out cannot be written .*: choose another folder with --out"):
         run_lessons(tmp_path, tmp_path / "out", progress=False)
+    (tmp_path / "00_good.ipynb").write_text("<<<<<<< ours")
+    with pytest.raises(UserError, match="is no notebook"):
+        run_lessons(tmp_path, tmp_path / "out")
 
 
 @pytest.mark.parametrize("package", ["nbclient", "nbconvert", "nbformat"])
@@ -191,12 +188,8 @@ def test_a_missing_extra_is_named(package, tmp_path, monkeypatch):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send to another process")
 def test_an_interrupt_stops_the_run_and_its_kernel(tmp_path):
-    lesson(
-        tmp_path,
-        "00_slow",
-        f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))",
-        "time.sleep(60)",
-    )
+    told = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))"
+    lesson(tmp_path, "00_slow", told, "time.sleep(60)")
     lesson(tmp_path, "01_next", "1")
     code = "import signal, sys; from tools.run.lessons import *\n"
     code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # jobs in the background inherit none
@@ -212,31 +205,3 @@ def test_an_interrupt_stops_the_run_and_its_kernel(tmp_path):
     assert not (tmp_path / "out/01_next.html").exists()
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
-
-
-@pytest.mark.parametrize("timeout", [None, 30])
-def test_an_answer_whose_sign_was_lost_is_found(monkeypatch, timeout):
-    """The socket does not wake asyncio, though a message is there: as if a send had read its sign."""
-    client = runner.patient_client()()
-    channel = client.shell_channel_class(zmq.asyncio.Context.instance().socket(zmq.DEALER), client.session)
-    looks = []
-
-    async def look(self, timeout=None):
-        looks.append(timeout)
-        if len(looks) < 3:
-            raise queue.Empty
-        return {"content": "found"}
-
-    monkeypatch.setattr(type(channel).__mro__[1], "get_msg", look)
-    assert asyncio.run(asyncio.wait_for(channel.get_msg(timeout), 10)) == {"content": "found"}
-    assert len(looks) == 3 and max(looks) <= runner.LOOK_AGAIN
-    channel.socket.close()
-
-
-def test_no_answer_ends_in_time(monkeypatch):
-    client = runner.patient_client()()
-    channel = client.shell_channel_class(zmq.asyncio.Context.instance().socket(zmq.DEALER), client.session)
-    monkeypatch.setattr(runner, "LOOK_AGAIN", 0.01)
-    with pytest.raises(queue.Empty):
-        asyncio.run(asyncio.wait_for(channel.get_msg(0.05), 10))
-    channel.socket.close()

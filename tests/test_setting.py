@@ -1,4 +1,4 @@
-"""Settings change how a net is computed, not what."""
+"""Settings change how a net is computed, not what: devices, number formats, memory layout, folded norms."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import nn
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
 from course_lib.predict import probabilities
-from course_lib.predict.setting import Setting, torch_device
+from course_lib.predict.setting import FORMATS, Setting, torch_device
 
 
 @pytest.fixture
@@ -21,36 +21,50 @@ def test_unknown_precision_is_refused():
         Setting(precision="fp8")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_cuda_is_refused_where_there_is_none_and_auto_is_the_cpu():
-    with pytest.raises(UserError, match="device 'cuda' is not on this machine"):
-        torch_device("cuda")
-    assert torch_device("auto") == torch_device("cpu") == torch.device("cpu")
+@pytest.mark.parametrize(
+    ("name", "cuda", "device"),
+    [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu"), ("cuda:1", True, "cuda:1")],
+)
+def test_a_gpu_is_taken_where_there_is_one(monkeypatch, name, cuda, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    assert torch_device(name) == torch.device(device)
 
 
 @pytest.mark.parametrize(
-    ("setting", "tolerance"),
-    [(Setting("cpu", channels_last=True), 1e-5), (Setting("cpu", "bf16"), 0.05), (Setting("cpu", "bf16", True), 0.05)],
+    ("name", "sentence"),
+    [
+        ("cuda:1", "device 'cuda:1' is not on this machine: use 'cpu'"),
+        ("gpu", "device 'gpu' is unknown: use auto, cpu or cuda"),
+    ],
 )
-def test_every_setting_gives_the_same_logits_but_for_rounding(net, setting, tolerance):
-    image = torch.rand(2, 3, 16, 24)
-    with torch.no_grad():
-        plain = net(image)
-        outputs = setting.forward(setting.place(net), image)
-    assert all((ours.float() - theirs).abs().max() < tolerance for ours, theirs in zip(outputs, plain, strict=True))
-    assert (outputs[0].dtype == torch.bfloat16) == (setting.precision == "bf16")
+def test_a_device_that_is_not_there_is_refused(monkeypatch, name, sentence):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=sentence):
+        torch_device(name)
 
 
-def test_place_sets_the_memory_layout(net):
-    Setting("cpu", channels_last=True).place(net)
-    assert net.node(0, 1).conv1.weight.is_contiguous(memory_format=torch.channels_last)
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("precision", FORMATS)
+def test_settings_change_the_rounding_only(net, precision, channels_last):
+    images = torch.rand(2, 3, 16, 24)
+    plain = probabilities(net, images, setting=Setting("cpu"))
+    setting = Setting("cpu", precision, channels_last=channels_last)
+    maps = probabilities(net, images, setting=setting)
+    assert maps.dtype == torch.float32
+    torch.testing.assert_close(maps, plain, rtol=0, atol=1e-5 if precision == "fp32" else 0.02)
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+    assert net.conv1_0.conv1.weight.is_contiguous(memory_format=torch.channels_last) is channels_last
+    seen = []
+    net.conv0_0.register_forward_pre_hook(lambda block, inputs: seen.extend(inputs))
+    assert setting.forward(net, images)[-1].dtype == FORMATS[precision]
+    assert seen[0].is_contiguous(memory_format=torch.channels_last) is channels_last
 
 
 def test_folding_is_for_inference_and_on_a_copy(net):
     image = torch.rand(2, 3, 16, 24)
     plain = probabilities(net.train(), image, setting=Setting("cpu"))
-    found = probabilities(net, image, setting=Setting("cpu", channels_last=True, fold=True))
-    torch.testing.assert_close(found, plain, rtol=0, atol=1e-5)
+    maps = probabilities(net, image, setting=Setting("cpu", channels_last=True, fold=True))
+    torch.testing.assert_close(maps, plain, rtol=0, atol=1e-5)
     assert net.training and net.node(0, 1).conv1.weight.is_contiguous()
     assert isinstance(net.node(0, 1).bn1, nn.BatchNorm2d)
     small = Setting("cpu", fold=True).for_inference(net)

@@ -15,8 +15,10 @@ from course_lib.losses import bce_dice, lovasz_hinge
 from course_lib.metrics import count, iou
 from course_lib.predict import as_input
 from course_lib.predict.setting import Setting
+from course_lib.relatives import RELATIVES
 from course_lib.train import Recipe, augment, batches, evaluate, fit, one_cycle, validate
-from course_lib.train.checkpoint import same_weights
+from course_lib.train.checkpoint import save
+from tests.weights import same_weights
 
 WIDTHS = (4, 6, 10)
 
@@ -29,7 +31,7 @@ def splits():
     for n, (y, x) in enumerate(rng.integers(1, 9, (35, 2))):
         labels[n, y : y + 6, x : x + 5] = 1
     images = np.clip(60 + 120 * labels + rng.normal(0, 20, labels.shape), 0, 255).astype(np.uint8)
-    return split(np.stack([images] * 3, axis=-1), labels, [f"square-{n}" for n in range(35)])
+    return split(np.stack([images] * 3, axis=-1), labels, ids=[f"square-{n}" for n in range(35)])
 
 
 def make(seed=0, **options):
@@ -41,10 +43,16 @@ def without_seconds(rows):
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
-def test_a_row_an_epoch_with_the_promised_keys(splits):
-    rows = list(fit(make(), splits, epochs=2))
+def test_a_row_an_epoch_once_and_from_then_on_out_of_the_checkpoint(splits, tmp_path):
+    path, net, rows, again = tmp_path / "checkpoint.pt", make(), [], make()
+    for row in fit(net, splits, epochs=2, checkpoint=path):
+        assert list(row) == ["epoch", "loss", "val_iou", "val_dice", "lr", "seconds"]
+        assert not net.training
+        rows.append(row)
     assert [row["epoch"] for row in rows] == [1, 2]
-    assert all(list(row) == ["epoch", "loss", "val_iou", "val_dice", "lr", "seconds"] for row in rows)
+    before = path.read_bytes()
+    assert list(fit(again, splits, epochs=2, checkpoint=path)) == rows
+    assert path.read_bytes() == before and same_weights(net, again) and not again.training
 
 
 @pytest.mark.parametrize("wiring", ["unet", "unet-e", "unet+", "unet++"])
@@ -57,7 +65,7 @@ def test_every_wiring_learns_the_squares(splits, wiring):
 
 def test_fit_is_the_plain_loop(splits):
     """The same net, written out without anything of `fit`, ends with the same weights and losses."""
-    recipe, epochs = Recipe(batch_size=5), 3
+    recipe, epochs = Recipe(batch_size=5, seed=7), 3
     plain, images, masks = make(), splits.train.images, splits.train.masks
     optimiser = torch.optim.AdamW(plain.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, eps=1e-5)
     schedule = LambdaLR(optimiser, lambda step: one_cycle(step / (epochs * (len(images) // 5))))
@@ -77,18 +85,9 @@ def test_fit_is_the_plain_loop(splits):
             losses.append(loss.item())
         means.append(sum(losses) / len(losses))
     net = make()
-    rows = list(fit(net, splits, epochs=epochs, seed=7, recipe=recipe))
+    rows = list(fit(net, splits, epochs=epochs, recipe=recipe))
     assert [row["loss"] for row in rows] == pytest.approx(means, abs=1e-6)
     assert same_weights(net, plain)
-
-
-def test_the_same_seed_gives_the_same_run_and_another_does_not(splits):
-    first, second, other = make(), make(), make()
-    rows = [
-        without_seconds(fit(net, splits, epochs=2, seed=seed)) for net, seed in ((first, 0), (second, 0), (other, 1))
-    ]
-    assert rows[0] == rows[1] and same_weights(first, second)
-    assert rows[0] != rows[2] and not same_weights(first, other)
 
 
 def test_validation_scores_are_pooled_scores_of_the_mean_of_heads(splits):
@@ -113,24 +112,14 @@ def test_validation_counts_every_batch_of_images(splits):
     assert [int(n) for n in validate(net, many, Setting())] == [times * int(n) for n in once]
 
 
-def test_a_plain_net_that_returns_one_tensor_trains_too(splits):
-    rows = list(fit(nn.Conv2d(3, 1, 3, padding=1), splits, epochs=2))
-    assert rows[1]["loss"] < rows[0]["loss"]
-
-
 def test_batches_cover_the_data_once_and_drop_the_incomplete_one(splits):
     part = splits.train
     seen = torch.cat([images for images, _ in batches(part, 4, torch.Generator().manual_seed(0), augmented=False)])
     assert len(seen) == len(part.ids) // 4 * 4
+    assert seen.mean(dim=(1, 2, 3)).abs().max() < 1e-5 and (seen.std(dim=(1, 2, 3)) - 1).abs().max() < 0.2
     known = as_input(part.images)
     nearest = (seen[:, None] - known[None]).abs().amax(dim=(2, 3, 4)).min(dim=1)
     assert nearest.values.max() < 1e-5 and len(nearest.indices.unique()) == len(seen)
-
-
-def test_images_reach_the_net_with_mean_0_and_deviation_1(splits):
-    images, _ = next(batches(splits.train, 8, torch.Generator().manual_seed(0)))
-    assert images.mean(dim=(1, 2, 3)).abs().max() < 1e-5
-    assert (images.std(dim=(1, 2, 3)) - 1).abs().max() < 0.2
 
 
 def test_one_cycle_rises_and_falls_to_zero():
@@ -161,51 +150,45 @@ def test_a_run_resumed_from_its_checkpoint_ends_bit_identical(splits, tmp_path, 
     assert without_seconds(again) == without_seconds(rows)
 
 
-def test_a_finished_run_yields_its_rows_and_trains_no_more(splits, tmp_path):
-    path = tmp_path / "checkpoint.pt"
-    rows = list(fit(make(), splits, epochs=2, checkpoint=path))
-    before = path.read_bytes()
-    assert list(fit(make(), splits, epochs=2, checkpoint=path)) == rows
-    assert path.read_bytes() == before
+def changed(splits, **fields):
+    return splits._replace(train=splits.train._replace(**{k: change(splits.train) for k, change in fields.items()}))
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"epochs": 3}, "epochs was 2, is 3"),
-        ({"seed": 1}, "seed was 0, is 1"),
+        ({"recipe": Recipe(seed=1)}, "seed was 0, is 1"),
         ({"recipe": Recipe(lr=1e-3)}, "lr was 0.003, is 0.001"),
         ({"recipe": Recipe(loss=lovasz_hinge)}, "loss was bce_dice, is lovasz_hinge"),
         ({"setting": Setting(precision="bf16")}, "precision was fp32, is bf16"),
+        ({"net": lambda: make(wiring="unet-e")}, r"net was NestedUNet of .*unet\+\+.*, is .*unet-e"),
+        ({"net": lambda: RELATIVES["attention-unet++"](widths=WIDTHS)}, "net was NestedUNet .*, is AttentionUNetPlus"),
+        ({"net": lambda: nn.Conv2d(3, 1, 1)}, "net was NestedUNet .*, is Conv2d of 4 parameters"),
+        ({"ids": lambda part: [f"{name}x" for name in part.ids]}, "data was"),
+        ({"masks": lambda part: 1 - part.masks}, "data was"),  # corrected under their old names
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused_by_name(splits, tmp_path, change, named):
     path = tmp_path / "checkpoint.pt"
     list(fit(make(), splits, epochs=2, checkpoint=path))
-    with pytest.raises(UserError, match=named):
-        list(fit(make(), splits, **({"epochs": 2} | change), checkpoint=path))
+    data = changed(splits, **{name: change.pop(name) for name in ("ids", "masks") if name in change})
+    net = change.pop("net", make)()
+    with pytest.raises(UserError, match=rf"checkpoint\.pt is of another run \({named}.*\): repeat that run"):
+        next(fit(net, data, **({"epochs": 2} | change), checkpoint=path))
 
 
-def test_a_checkpoint_of_another_net_or_data_set_is_refused(splits, tmp_path):
+@pytest.mark.parametrize("content", [b"not a checkpoint", 2000, {"net": {}}, {"run": 5}])
+def test_a_file_that_is_no_checkpoint_is_refused_in_a_sentence(splits, tmp_path, content):
     path = tmp_path / "checkpoint.pt"
     list(fit(make(), splits, epochs=1, checkpoint=path))
-    with pytest.raises(UserError, match=r"net was .*unet\+\+.*, is .*unet-e"):
-        list(fit(make(wiring="unet-e"), splits, epochs=1, checkpoint=path))
-    renamed = splits._replace(train=splits.train._replace(ids=[f"{name}x" for name in splits.train.ids]))
-    with pytest.raises(UserError, match="data was"):
-        list(fit(make(), renamed, epochs=1, checkpoint=path))
-    corrected = splits._replace(train=splits.train._replace(masks=1 - splits.train.masks))
-    with pytest.raises(UserError, match="data was"):  # under their old names
-        list(fit(make(), corrected, epochs=1, checkpoint=path))
-
-
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
-def test_a_damaged_checkpoint_is_refused_in_a_sentence(splits, tmp_path, content):
-    path = tmp_path / "checkpoint.pt"
-    list(fit(make(), splits, epochs=1, checkpoint=path))
-    path.write_bytes(path.read_bytes()[:2000] if content is None else content)
-    with pytest.raises(UserError, match=r"checkpoint\.pt is damaged"):
-        list(fit(make(), splits, epochs=1, checkpoint=path))
+    if isinstance(content, dict):
+        save(content, path)
+    else:
+        path.write_bytes(path.read_bytes()[:content] if isinstance(content, int) else content)
+    said = "no checkpoint of a training: choose" if isinstance(content, dict) else "damaged"
+    with pytest.raises(UserError, match=rf"checkpoint\.pt is {said}"):
+        next(fit(make(), splits, epochs=1, checkpoint=path))
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(splits, tmp_path):
@@ -221,13 +204,25 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(splits, tm
     assert path.read_bytes() == kept
 
 
-def test_the_net_is_in_evaluation_mode_when_a_row_comes(splits, tmp_path):
-    net = make()
-    for _ in fit(net, splits, epochs=2, checkpoint=tmp_path / "c.pt"):
-        assert not net.training
-    again = make()
-    next(fit(again, splits, epochs=2, checkpoint=tmp_path / "c.pt"))
-    assert not again.training
+def test_batch_norm_of_one_value_is_refused_before_training(splits):
+    """16x16 pixels halved four times are one: a batch of two fits, a batch of one does not."""
+    one, deep = Recipe(batch_size=1), (2, 2, 2, 2, 2)
+    with pytest.raises(UserError, match="a batch of 1 leaves one in the lowest row: use a larger batch_size"):
+        next(fit(NestedUNet(widths=deep), splits, recipe=one))
+    next(fit(NestedUNet(widths=deep), splits, recipe=Recipe(batch_size=2)))
+    next(fit(NestedUNet(widths=WIDTHS), splits, recipe=one))
+    bare = NestedUNet(widths=deep)
+    for i, j in bare.nodes:
+        bare.node(i, j).bn1 = bare.node(i, j).bn2 = nn.Identity()
+    next(fit(bare, splits, recipe=one))  # no norm, no need
+    unknown = nn.Sequential(nn.Conv2d(3, 1, 16), nn.BatchNorm2d(1))
+    with pytest.raises(ValueError, match="more than 1 value"):  # torch says it
+        next(fit(unknown, splits, recipe=one))
+
+
+def test_a_plain_net_that_returns_one_tensor_trains_too(splits):
+    rows = list(fit(nn.Conv2d(3, 1, 3, padding=1), splits, epochs=2))
+    assert rows[1]["loss"] < rows[0]["loss"]
 
 
 @pytest.mark.gpu

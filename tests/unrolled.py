@@ -1,7 +1,7 @@
 """Depth-4 U-Net and UNet++ written out node by node, from the architecture as it is published.
 
 An independent reference for tests: it shares nothing with `course_lib.grid`, and the names of its parts are the
-ones of the widely used PyTorch code.
+ones of the widely used PyTorch code. Beside it what tests of nets feed them with.
 """
 
 import torch
@@ -94,3 +94,19 @@ class UnrolledNested(nn.Module):
         if self.supervised:
             return [self.final1(a1), self.final2(a2), self.final3(a3), self.final4(a4)]
         return [self.final(a4)]
+
+
+def live(net, seed=1):
+    """Batch norm with statistics, scales and shifts of its own, as after training: no map fades out."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for norm in (module for module in net.modules() if isinstance(module, nn.BatchNorm2d)):
+            norm.weight.uniform_(0.5, 1.5, generator=generator)
+            for shift in (norm.bias, norm.running_mean):
+                shift.normal_(0, 0.2, generator=generator)
+            norm.running_var.uniform_(0.1, 0.4, generator=generator)
+    return net.eval()
+
+
+def picture(*, batch=2, channels=3, size=(16, 32), seed=2):
+    return torch.rand(batch, channels, *size, generator=torch.Generator().manual_seed(seed))

@@ -1,9 +1,10 @@
-"""The files that belong to the course: what git tracks, or what lies here where there is no git (a downloaded zip)."""
+"""The checkout: where it is, what address it names, and which files belong to it."""
 
 import subprocess
+import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 MADE = {
     ".git",
     ".venv",
@@ -18,8 +19,16 @@ MADE = {
 }
 
 
+def address(root: Path = ROOT) -> dict[str, str]:
+    """ "repository" and "ref", as [tool.course] of pyproject.toml has them."""
+    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]
+
+
 def files(root: Path = ROOT) -> list[str]:
-    """Paths below `root`, sorted, with / between their parts."""
+    """What git tracks, or what lies here where there is no git (a downloaded zip).
+
+    Paths below `root`, sorted, with / between their parts.
+    """
     if (root / ".git").exists():  # not a folder of somebody else's that this one lies in
         git = ["git", "-C", str(root), "ls-files", "-z"]
         listed = subprocess.run(git, check=True, capture_output=True, text=True).stdout.split("\0")

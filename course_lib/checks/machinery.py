@@ -1,78 +1,86 @@
-"""What every check is made of: the frame that speaks to the learner, and `expect`."""
+"""What every check is made of: `ask` gets an answer, `told` says what is wrong with it, `as_check` frames both."""
 
-import copy
 import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from course_lib.lesson import progress
 
+NUMBERS = Tensor | np.ndarray | np.generic | float | int
+CHANGED = "what came in was changed: make something new, with no in-place step on it"
+
 
 def expect(name: str, value: float, reference: float, tol: float) -> None:
-    """Assert `abs(value - reference) <= tol` and print a line that is the same on every machine.
-
-    Raises:
-        AssertionError: it is not, or value is not a number.
-    """
+    """Assert `abs(value - reference) <= tol` (or AssertionError) and print a line that every machine prints alike."""
     assert abs(value - reference) <= tol, f"{name} is {value:.4g}, expected {reference:g} ± {tol:g}"
     print(f"{name}: ok ({reference:g} ± {tol:g})")
 
 
 def ask(
-    fn: Callable[..., Any],
-    *given: Any,
-    returns: type | tuple[type, ...] = Tensor,
-    shape: tuple[int, ...] | None = None,
-    what: str = "the answer",
+    fn: Callable[..., Any], *given: Any, returns: Any = Tensor, what: str = "a tensor", changed: str = CHANGED
 ) -> Any:
-    """What `fn(*given)` returns: something, of a type in `returns`, of this `shape`, and `given` as it was before.
+    """What `fn(*given)` returns: something, of a type in `returns`, and `given` as it was before.
 
-    `what` names what is wanted, "the loss" or "a mask".
-
-    Raises:
-        AssertionError: in words for the learner, where one of these does not hold.
+    `what` names what is wanted, "a mask" or "the loss"; `changed` is said where numbers, text, tensors, arrays, the
+    state of nets, or lists and dicts of them are others than before. Anything else in `given` may change.
+    Raises AssertionError: in words for the learner, where one of these does not hold.
     """
-    kept = copy.deepcopy(given)
+    before = _state(given)
     answer = fn(*given)
-    assert is_same(given, kept), "what came in was changed: make something new, with no in-place step on it"
-    assert answer is not None, f"nothing comes back: return {what}"
-    wanted = " or ".join(kind.__name__ for kind in (returns if isinstance(returns, tuple) else (returns,)))
-    assert isinstance(answer, returns), f"{what} is of type {type(answer).__name__}: return a {wanted}"
-    assert shape is None or tuple(answer.shape) == shape, f"{what} has shape {tuple(answer.shape)}, expected {shape}"
+    assert is_same(_state(given), before), changed
+    who = "forward" if isinstance(fn, nn.Module) else "it"
+    assert answer is not None, f"{who} returns nothing: return {what}"
+    assert isinstance(answer, returns), f"{what} is wanted, this is {type(answer).__name__}"
     return answer
 
 
-def told(found: Any, right: Any, mistakes: dict[str, Any], otherwise: str, *, tol: float = 1e-5) -> None:
-    """Accept what equals `right`; else say the sentence of the mistake that gives what was found, or `otherwise`.
+def told(answer: Any, right: Any, mistakes: dict[str, Any], otherwise: str, *, tol: float = 1e-5) -> None:
+    """Accept what equals `right`; else the sentence of the mistake that gives this answer is said, or `otherwise`.
 
-    Args:
-        found, right: numbers, tensors, or lists and tuples of them.
-        mistakes: a sentence for the learner -> what that mistake gives, like `right`; the first that fits is said.
-        tol: how far two numbers may be apart and count as the same.
-
-    Raises:
-        AssertionError: the sentence.
+    `mistakes`: a sentence for the learner -> what that mistake gives. AssertionError says the first that `is_same`.
     """
-    for sentence, wrong in mistakes.items():
-        assert not is_same(found, wrong, tol=tol), sentence
-    assert is_same(found, right, tol=tol), otherwise
+    if not is_same(answer, right, tol=tol):
+        for sentence, wrong in mistakes.items():
+            assert not is_same(answer, wrong, tol=tol), sentence
+        raise AssertionError(otherwise)
+
+
+class AnyOf(tuple):
+    """Several results of one mistake: `AnyOf([2, -2])`, the `b` of `is_same`, stands for any one of them."""
 
 
 def is_same(a: Any, b: Any, *, tol: float = 0.0) -> bool:
-    """Whether two answers say the same: equal shapes, and values at most `tol` apart (relative and absolute)."""
+    """Whether numbers, tensors, arrays, or lists and dicts of them are equal up to `tol`, relative and absolute."""
+    if isinstance(b, AnyOf):
+        return any(is_same(a, option, tol=tol) for option in b)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(is_same(a[key], b[key], tol=tol) for key in a)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(is_same(x, y, tol=tol) for x, y in zip(a, b, strict=True))
-    if isinstance(a, Tensor | float | int) and isinstance(b, Tensor | float | int):
-        a, b = (torch.as_tensor(value).detach().to(torch.float64) for value in (a, b))
+    if isinstance(a, NUMBERS) and isinstance(b, NUMBERS):
+        a, b = (torch.as_tensor(value, dtype=torch.float64).detach() for value in (a, b))
         return a.shape == b.shape and torch.allclose(a, b, rtol=tol, atol=tol, equal_nan=True)
-    return bool(a == b)
+    return type(a) is type(b) and bool(a == b)
 
 
-class _Hole(AssertionError):
-    """The exercise has not been begun."""
+def as_number(value: Any, otherwise: str) -> float:
+    """The plain number that `value` is, or holds as its only element; else `otherwise` is said."""
+    assert isinstance(value, NUMBERS) and torch.as_tensor(value).numel() == 1, otherwise
+    return torch.as_tensor(value, dtype=torch.float64).item()
+
+
+def _state(given: Any) -> Any:
+    """A copy of what a call could change, made of what `is_same` compares; other things stand for themselves."""
+    given = given.state_dict() if isinstance(given, nn.Module) else given
+    if isinstance(given, dict):
+        return {key: _state(value) for key, value in given.items()}
+    if isinstance(given, list | tuple):
+        return [_state(value) for value in given]
+    return torch.as_tensor(given).detach().clone() if isinstance(given, NUMBERS) else given
 
 
 def as_check(function: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -81,32 +89,23 @@ def as_check(function: Callable[[Any], None]) -> Callable[[Any], None]:
     @functools.wraps(function)
     def check(answer: Any) -> None:
         name = getattr(answer, "__name__", "your answer")
-        exercise = function.__name__.removeprefix("check_")
+        refusal = cause = None
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                _ask(function, answer, name)
-        except _Hole:
-            raise  # no answer yet
+                function(answer)
         except AssertionError as problem:
-            progress.note(exercise, str(problem))
-            raise
-        progress.note(exercise, None)
+            refusal, cause = problem, problem.__cause__
+        except NotImplementedError as problem:
+            if "forward" not in str(problem):  # torch's own words for a module without one
+                hint = "replace the line `raise NotImplementedError` by your code, run that cell, then this one"
+                raise AssertionError(f"{name} is not written yet: {hint}") from None  # no answer yet: nothing to note
+            refusal = AssertionError(f"{name} has no method forward: is its name spelled so, and indented?")
+        except Exception as problem:
+            refusal, cause = AssertionError(f"{name} stops with {type(problem).__name__}: {problem}"), problem
+        progress.note(function.__name__.removeprefix("check_"), refusal and str(refusal))
+        if refusal:
+            raise refusal from cause
         print(f"{name}: correct")
 
     return check
-
-
-def _ask(function: Callable[[Any], None], answer: Any, name: str) -> None:
-    """Run the check. Whatever goes wrong becomes an AssertionError in words for the learner."""
-    try:
-        function(answer)
-    except NotImplementedError as problem:
-        if "forward" in str(problem):  # torch's own words for a module without one
-            raise AssertionError(f"{name} has no method forward: is its name spelled so, and indented?") from None
-        hint = "replace the line `raise NotImplementedError` by your code, run that cell, then this one"
-        raise _Hole(f"{name} is not written yet: {hint}") from None
-    except AssertionError:
-        raise
-    except Exception as problem:
-        raise AssertionError(f"{name} stops with {type(problem).__name__}: {problem}") from problem

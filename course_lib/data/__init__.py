@@ -1,39 +1,9 @@
-"""Which images, and which mask belongs to each? Data sets by name or folder, prepared once, cached, split by id."""
+"""Which images, and which mask belongs to each? Drawn, or by name or folder; prepared once, cached, split by id."""
 
-from course_lib.data.sets import (
-    DEAL,
-    PREPARATION,
-    SOURCES,
-    TILE,
-    Prepared,
-    Sample,
-    Source,
-    Split,
-    Splits,
-    best_at_hand,
-    find_samples,
-    join,
-    load,
-    look_of,
-    prepare,
-    split,
-)
+from course_lib.data.cache import SOURCES, Source, best_at_hand, licence_of
+from course_lib.data.sets import Split, Splits, draw, join, load, look_of, split
 
 __all__ = [
-    "DEAL",
-    "PREPARATION",
-    "SOURCES",
-    "TILE",
-    "Prepared",
-    "Sample",
-    "Source",
-    "Split",
-    "Splits",
-    "best_at_hand",
-    "find_samples",
-    "join",
-    "load",
-    "look_of",
-    "prepare",
+    "SOURCES", "Source", "Split", "Splits", "best_at_hand", "draw", "join", "licence_of", "load", "look_of",
     "split",
-]
+]  # fmt: skip

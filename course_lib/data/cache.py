@@ -1,16 +1,17 @@
-"""Prepared arrays kept on disk: written whole or not at all, so that any number of processes may share the folder.
+"""Published archives, read in memory and never extracted, and the cache of what is prepared from them.
 
-A lock spares them the work of each other. Files are whole without it, too.
+Files are whole or absent, so any number of processes may share the folder.
 """
 
-import errno
+import hashlib
 import io
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from uuid import uuid4
+from typing import NamedTuple
+from zipfile import ZipFile
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -20,7 +21,49 @@ from course_lib.errors import UserError
 
 ARCHIVES = "course-archives"  # subfolder for what is downloaded
 PATIENCE = 15 * 60  # seconds; to fetch and prepare BBBC038 takes about one
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+MAX_ENTRY = 64 * 2**20  # bytes; the largest image of the data sets used here has 4 MB
+Arrays = dict[str, np.ndarray | list[str]]
+
+
+class Source(NamedTuple):
+    """A published archive (data/README.md has a card for each)."""
+
+    url: str
+    sha256: str
+    variable: str  # environment variable that may name a local archive of the same layout
+    mask_per_nucleus: bool  # <id>/images/*.png and <id>/masks/*.png; else images/<id>.* and masks/<id>.*
+    licence: str
+
+
+SOURCES = {
+    "bbbc038": Source(
+        url="https://data.broadinstitute.org/bbbc/BBBC038/stage1_train.zip",
+        sha256="dcb6edc2690f137406638b2309581a71522c4dff19157d118453b448dcddcb68",
+        variable="COURSE_BBBC038_ARCHIVE",
+        mask_per_nucleus=True,
+        licence="CC0; cite image set BBBC038 of the Broad Bioimage Benchmark Collection",
+    ),
+    "dsb2018-fluo": Source(
+        url="https://github.com/stardist/stardist/releases/download/0.1.0/dsb2018.zip",
+        sha256="e44921950edce378063aa4457e625581ba35b4c2dbd9a07c19d48900129f386f",
+        variable="COURSE_DSB2018_FLUO_ARCHIVE",
+        mask_per_nucleus=False,
+        licence="CC0, as its original images; cite image set BBBC038 and the StarDist repository",
+    ),
+}
+
+
+def licence_of(name: str) -> str | None:
+    """The licence of a data set as in data/README.md; None for a folder, whose owner decides."""
+    if name == "synthetic":
+        return "drawn by the course (`course_lib/data/synthetic.py`), under the licence of its code"
+    return SOURCES[name].licence if name in SOURCES else None
+
+
+def best_at_hand() -> str:
+    """ "bbbc038" where its archive is on this machine, else "synthetic". Looks, and downloads nothing."""
+    there = os.environ.get(SOURCES["bbbc038"].variable) or (folder() / ARCHIVES / "bbbc038.zip").is_file()
+    return "bbbc038" if there else "synthetic"
 
 
 def folder() -> Path:
@@ -35,75 +78,124 @@ def folder() -> Path:
     return Path(pooch.os_cache("unetpp-course"))
 
 
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """One process at a time makes `path`; the others say that they wait. A process that is killed lets go at once.
+def given(name: str) -> Path | None:
+    """The local archive that the variable of a source names. Raises UserError where it names no file."""
+    path = os.environ.get(SOURCES[name].variable)
+    if path and not Path(path).is_file():
+        raise UserError(f"{SOURCES[name].variable} names {path}, which is not a file: correct it or unset it")
+    return Path(path) if path else None
 
-    On a disk that knows no locks, or beside the lock of a user whom this one may not follow, all go on at once; where
-    that cannot be told from a lock that is held, after PATIENCE. Files are whole in any case.
 
-    Raises:
-        UserError: the folder cannot be written.
+def fetched(name: str, *, download: bool, progress: bool = True) -> Path:
+    """The published archive in the cache folder; `download` gets it where it is missing or damaged.
+
+    Raises UserError: it is still missing or damaged. What arrives with another SHA-256 is thrown away.
     """
-    lock = FileLock(path.with_name(f".{path.name}.lock"), mode=0o666)  # one room, one cache, many users
+    source, path = SOURCES[name], folder() / ARCHIVES / f"{name}.zip"
+    if path.is_file() and sha256_of(path) == source.sha256:
+        return path
+    if not download and path.is_file():
+        raise UserError(
+            f"{path} is damaged (its SHA-256 is not the published one): "
+            f"delete it and run `python -m course_lib data {name}`"
+        )
+    if not download:
+        raise UserError(
+            f"{name} is not on this machine: run `python -m course_lib data {name}`, or set {source.variable} "
+            "to a local archive, or use the built-in data set 'synthetic'"
+        )
+    import pooch
+
     try:
+        downloader = pooch.HTTPDownloader(progressbar=progress, timeout=60)
+        pooch.retrieve(source.url, source.sha256, path.name, path.parent, downloader=downloader)
+        with suppress(OSError):  # of another user's file
+            path.chmod(0o644)  # pooch makes it for one user, and a room shares it
+        return path
+    except OSError as error:  # requests' exceptions are OSErrors without strerror
+        reason = error.strerror or type(error).__name__
+        raise UserError(
+            f"{source.url} could not be saved as {path} ({reason}): check the network and the disk, or use 'synthetic'"
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"{source.url} sent a file with another SHA-256 than expected, which was removed: try again later"
+        ) from error
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file as 64 hexadecimal digits. Raises UserError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): check the path and its permissions") from error
+
+
+def open_archive(path: Path) -> ZipFile:
+    """Opens a zip archive. Raises UserError."""
+    try:
+        return ZipFile(path)
+    except Exception as error:  # zipfile has no one exception for damaged bytes
+        raise UserError(f"{path} is not a whole zip archive: get a fresh copy") from error
+
+
+def read_entry(archive: ZipFile, name: str) -> bytes:
+    """The bytes of one entry. Raises UserError where it is too large, damaged, or not as long as announced."""
+    size = archive.getinfo(name).file_size
+    if size > MAX_ENTRY:
+        problem = f"unpacks to {size} bytes, more than {MAX_ENTRY}"
+        raise UserError(f"{archive.filename}: entry {name!r} {problem}: get a fresh copy")
+    try:
+        with archive.open(name) as file:
+            data = file.read(size + 1)  # a bare read() inflates all there is, even past the announced size
+        if len(data) != size:
+            raise EOFError
+    except Exception as error:  # zipfile, zlib, bz2 and lzma raise their own kinds
+        raise UserError(f"{archive.filename}: entry {name!r} is damaged: get a fresh copy") from error
+    return data
+
+
+def kept(path: Path, make: Callable[[], Arrays]) -> Arrays:
+    """The arrays of a cache file. Where it is missing or damaged, what `make` returns, once it is written there.
+
+    One process at a time makes it, and the others say that they wait. A process that is killed lets go at once. On a
+    disk that knows no locks, beside the lock of another user, and after PATIENCE, all go on at once.
+
+    Raises UserError for a full disk or a folder that cannot be written.
+    """
+    for leftover in ("*.npz.*.partial", f"{ARCHIVES}/tmp*"):  # of killed runs
+        files.sweep(path.parent, leftover)
+    if arrays := read(path):
+        return arrays
+    lock = FileLock(path.with_name(f".{path.name}.lock"), mode=0o666)  # one room, one cache, many users
+    with suppress(OSError, NotImplementedError):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             print(f"another process makes {path.name}: waiting for it", file=sys.stderr, flush=True)
             lock.acquire(timeout=PATIENCE)
-    except (NotImplementedError, Timeout):
-        pass
-    except OSError as error:
-        writable = path.parent.is_dir() and os.access(path.parent, os.W_OK)
-        if error.errno not in NO_LOCKS and not writable:
-            raise _refused(path, error) from error
     try:
-        yield
+        if not (arrays := read(path)):  # else another process has made it meanwhile
+            arrays, packed = make(), io.BytesIO()
+            np.savez(packed, **arrays)
+            try:
+                files.write(path, packed.getvalue())
+            except UserError as error:
+                raise UserError(
+                    f"the cache folder {path.parent} cannot be written ({error.__cause__.strerror}): "
+                    "free some space, or set COURSE_DATA to another folder"
+                ) from error
+        return arrays
     finally:
         lock.release()  # does nothing where it is not held
 
 
-def read(path: Path, names: tuple[str, ...]) -> list[np.ndarray] | None:
-    """The arrays of a cache file in the order of `names`; None where it is missing or damaged."""
+def read(path: Path) -> Arrays | None:
+    """The arrays of a cache file; None where it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return [stored[name] for name in names]
+            return dict(stored)
     except Exception:  # damage shows in many ways (each array has a CRC-32), and all end in preparing anew
         return None
-
-
-def write(path: Path, **arrays: np.ndarray | list[str]) -> None:
-    """Writes beside `path` and renames: a kill at any moment leaves the old file, the new one, or none.
-
-    Raises UserError for a full disk or a folder that cannot be written.
-    """
-    temporary = path.with_name(f"{path.name}.{uuid4().hex}.partial")
-    packed = io.BytesIO()
-    np.savez(packed, **arrays)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(packed.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise _refused(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def sweep(folder: Path) -> None:
-    """Removes what killed runs left behind, once it is too old to belong to a running one."""
-    for pattern in ("*.npz.*.partial", f"{ARCHIVES}/tmp*"):
-        files.sweep(folder, pattern)
-
-
-def _refused(path: Path, error: OSError) -> UserError:
-    return UserError(
-        f"the cache folder {path.parent} cannot be written ({error.strerror}): "
-        "free some space, or set COURSE_DATA to another folder"
-    )

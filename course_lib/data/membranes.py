@@ -1,16 +1,12 @@
-"""Draws tissue of another kind than nuclei: light cells that all touch, with thin dark membranes between them.
-
-A folder of such images is "somebody's own data" for lesson 12 and for the tests: images/, masks/, instance numbers.
-"""
+"""Draws "somebody's own data" for lesson 12: light cells that all touch, with thin dark membranes between them."""
 
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
 
-from course_lib.files import whole_folder
+from course_lib.data import pixels
 
 SPACING = 28  # pixels between the middles of two cells
 THICKNESS = 2.6  # pixels of a membrane, before blurring
@@ -22,28 +18,21 @@ def draw_membranes(count: int, size: int, *, seed: int = 0) -> tuple[np.ndarray,
     Cells are the Voronoi regions of shaken grid points, bent by a smooth field. A membrane is where the nearest and
     the second nearest point are about equally far. Image n depends on `seed` and n alone.
     """
-    pairs = [_draw(size, np.random.default_rng([seed, n])) for n in range(count)]
-    images, labels = (np.stack(part) for part in zip(*pairs, strict=True))
-    return images, labels
+    images, labels = zip(*(_draw(size, seed, n) for n in range(count)), strict=True)
+    return np.stack(images), np.stack(labels)
 
 
 def write_folder(folder: str | Path, *, count: int = 30, size: int = 256, seed: int = 0) -> Path:
-    """Draw a data set into folder/images/*.png and folder/masks/*.png (16 bit, instance numbers). Returns the folder.
+    """Draws a data set into folder/images/*.png and folder/masks/*.png (16 bit, instance numbers). Returns the folder.
 
-    Raises:
-        UserError: the folder is there and not empty, or cannot be written.
+    Raises UserError: the folder is there and not empty, or cannot be written.
     """
-    with whole_folder(folder) as scratch:
-        for kind in ("images", "masks"):
-            (scratch / kind).mkdir()
-        for n in range(count):  # one at a time in memory
-            image, labels = _draw(size, np.random.default_rng([seed, n]))
-            Image.fromarray(image).save(scratch / f"images/tissue{n:03d}.png")
-            Image.fromarray(labels.astype(np.uint16)).save(scratch / f"masks/tissue{n:03d}.png")
+    pixels.write_folder(folder, ((f"tissue{n:03d}", *_draw(size, seed, n)) for n in range(count)))
     return Path(folder)
 
 
-def _draw(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _draw(size: int, seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng([seed, n])
     grid = np.mgrid[-SPACING : size + SPACING : SPACING, -SPACING : size + SPACING : SPACING].reshape(2, -1).T
     points = grid + rng.uniform(-0.42, 0.42, grid.shape) * SPACING
     bend = 4 * np.stack([_smooth(size, 24, rng) for _ in range(2)], axis=-1)  # pixels

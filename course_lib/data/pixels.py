@@ -1,49 +1,56 @@
-"""Image files to pixels: reads what microscopes and annotators save, and brings it to the size of the course.
-
-Two rules hold throughout. Nothing is guessed: what could be read in two ways is refused in one sentence. And
-resizing uses whole numbers only, so that every machine gets the same pixels.
-"""
+"""Image files to pixels, exactly: what could be read in two ways is refused, and every machine resizes to the same."""
 
 import io
+from collections.abc import Iterable
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
+from scipy.ndimage import find_objects
 from skimage.measure import label
+from skimage.segmentation import relabel_sequential
+from skimage.transform import resize_local_mean
+from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile
 
 from course_lib.errors import UserError
+from course_lib.files import whole_folder
 
 SUFFIXES = {".png", ".tif", ".tiff", ".jpg", ".jpeg"}
-KINDS = (
-    (b"\x89PNG", PngImageFile),
-    (b"\xff\xd8", JpegImageFile),
-    (b"II*\0", TiffImageFile),
-    (b"MM\0*", TiffImageFile),
-)
+JPG = b"\xff\xd8"  # how such a file begins
 LARGEST = 10_240  # pixels along a side of a square
-MAX_PIXELS = LARGEST * LARGEST  # a header that announces more is a mistake or an attack: refused before decoding
+PLAIN = (COMPRESSION.NONE, COMPRESSION.PACKBITS, COMPRESSION.DEFLATE, COMPRESSION.ADOBE_DEFLATE)
+MAX_SIDE = 2**16  # resizing weighs each pixel of a side for each new one
+
+
+def read_file(path: Path, where: str) -> bytes:
+    """The bytes of a file. Raises UserError, which calls it `where`: it is missing, a folder, or not permitted."""
+    if not path.is_file():
+        raise UserError(f"{where} is not a file: take it out")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{where} cannot be read ({error.strerror}): check its permissions") from error
 
 
 def read_image(data: bytes, where: str) -> np.ndarray:
-    """The bytes of a png, tif or jpg file -> uint8 (H, W, 3).
+    """The bytes of a png, tif or jpg file -> uint8 (H, W, 3). Raises UserError, which calls the file `where`.
 
-    Grey is repeated three times, of two channels the third is empty, and a fourth (alpha) is dropped. What has more
-    than 8 bits a pixel is stretched to 0..255 by its own darkest and brightest value, because such files rarely use
-    their whole range. `where` names the file in the UserError raised for anything else.
+    Grey is repeated three times, of two channels the third is empty, and a fourth (alpha) is dropped.
     """
-    pixels = _decode(data, where, as_colour=True)
-    pixels = _as_bytes(np.atleast_3d(pixels)[..., :3], where)
-    height, width, channels = pixels.shape
-    if channels == 1:
-        return np.repeat(pixels, 3, axis=2)
-    return pixels if channels == 3 else np.dstack([pixels, np.zeros((height, width), np.uint8)])
+    pixels = as_bytes(np.atleast_3d(decode(data, where, as_colour=True))[..., :3], where)
+    missing = 3 - pixels.shape[2]
+    return np.pad(pixels, [(0, 0), (0, 0), (0, missing)], mode="edge" if missing == 2 else "constant")
 
 
-def _as_bytes(pixels: np.ndarray, where: str) -> np.ndarray:
-    """Any numbers -> uint8, the lowest of them 0 and the highest 255; uint8 as it is."""
+def as_bytes(pixels: np.ndarray, where: str) -> np.ndarray:
+    """Any numbers -> uint8, stretched to 0..255 unless they are that already: deep images rarely use their whole range.
+
+    Raises UserError for complex numbers and the like, and for what is not finite.
+    """
     if pixels.dtype == np.uint8:
         return pixels
     if pixels.dtype.kind not in "buif":
@@ -52,21 +59,18 @@ def _as_bytes(pixels: np.ndarray, where: str) -> np.ndarray:
     if not np.isfinite(high - low):
         raise UserError(f"{where} holds values that are not finite numbers: export the image again")
     scale = 255 / ((high - low) or 1)
-    if pixels.dtype == np.uint16:  # by a table: a large image is not copied as float64
-        every = np.arange(int(low), int(high) + 1).astype(np.float64)
-        return np.rint((every - low) * scale).astype(np.uint8)[pixels - np.uint16(low)]
     return np.rint((pixels.astype(np.float64) - low) * scale).astype(np.uint8)
 
 
 def read_mask(data: bytes, where: str) -> np.ndarray:
     """The bytes of a mask file -> its values: bool or integers >= 0, (H, W). Raises UserError for anything else."""
-    pixels = _decode(data, where, as_colour=False)
+    pixels = decode(data, where)
     if pixels.ndim == 3:  # grey + alpha, or a grey mask saved as RGB(A)
         colours = pixels[..., : 3 if pixels.shape[2] >= 3 else 1]
         if (colours != colours[..., :1]).any():
             raise UserError(f"{where} is a mask in colour: save one channel that holds 0 and 255, or instance numbers")
         pixels = colours[..., 0]
-    if data.startswith(b"\xff\xd8"):  # JPEG smears values around every border: only 0/255 survives it
+    if data.startswith(JPG):  # it smears values around every border: only 0/255 survives it
         pixels = pixels > 127
     if pixels.dtype.kind in "bu":
         return pixels
@@ -80,54 +84,20 @@ def read_mask(data: bytes, where: str) -> np.ndarray:
 def label_mask(mask: np.ndarray, where: str) -> np.ndarray:
     """Mask values (H, W) -> instance labels, int32 (H, W): 0 is background, nuclei count from 1.
 
-    One value besides 0 makes a binary mask: its connected components (8 neighbours) are the nuclei. Several
-    values are instance numbers. Raises UserError for a mask with grey borders, which is neither.
+    The connected components (8 neighbours) of a mask of one value are its nuclei. Several values are instance numbers.
+    Raises UserError for a mask with grey borders, which is neither.
     """
-    values = np.unique(mask[mask > 0])
-    pieces = label(mask.astype(np.int64))
-    if len(values) > 1:
-        # Instance numbers come in about one piece each, and no single number covers much of the nuclei.
-        mostly_255 = (mask == 255).sum() > np.count_nonzero(mask) / 4
-        if values[-1] == 255 and (mostly_255 or pieces.max() > 2 * len(values)):
-            raise UserError(
-                f"{where} is a mask with grey borders ({len(values)} values in {pieces.max()} pieces): "
-                "save it without smoothing or JPEG, as 0 and 255 or as instance numbers"
-            )
-        pieces = np.where(mask > 0, np.searchsorted(values, mask) + 1, 0)
-    return pieces.astype(np.int32)
-
-
-def resize_image(image: np.ndarray, size: int) -> np.ndarray:
-    """uint8 (H, W, C) -> uint8 (size, size, C): the mean over the area of each new pixel.
-
-    Height and width are scaled separately, so the aspect ratio is lost (as in the popular recipe for these
-    data). Averaging areas is what keeps fine texture from turning into a false pattern (aliasing).
-    """
-    area = image.shape[0] * image.shape[1]  # of a new pixel, see _pieces
-    total = _sums(_sums(image, size).swapaxes(0, 1), size).swapaxes(0, 1)
-    return ((2 * total + area) // (2 * area)).astype(np.uint8)  # rounds half up
-
-
-def resize_labels(labels: np.ndarray, size: int) -> np.ndarray:
-    """Instance labels (H, W) -> int32 (size, size), again whole instances, numbered 1..K without gaps.
-
-    A new pixel is nucleus where nuclei cover at least half of its area, and belongs to the one that covers most
-    of it (the lower number where two cover the same). Interpolating a 0/1 mask would invent half-labels, and
-    taking the nearest pixel would let chance decide about thin nuclei. What fills half of no pixel vanishes:
-    compare `labels.max()` before and after.
-    """
-    (old_y, new_y, heights), (old_x, new_x, widths) = (_pieces(length, size) for length in labels.shape)
-    kinds = int(labels.max()) + 1  # background and nuclei
-    owner = np.zeros((size, size), np.int32)
-    for row in range(size if kinds > 1 else 0):
-        band = new_y == row
-        pixel_and_kind = new_x * kinds + labels[old_y[band]][:, old_x]
-        areas = np.outer(heights[band], widths)
-        cover = np.bincount(pixel_and_kind.ravel(), areas.ravel(), size * kinds).reshape(size, kinds)
-        owner[row] = np.where(2 * cover[:, 0] <= labels.size, cover[:, 1:].argmax(axis=1) + 1, 0)
-    kept, consecutive = np.unique(owner, return_inverse=True)
-    first = int(kept[0] > 0)  # where no background is left, counting still starts at 1
-    return (consecutive.reshape(owner.shape) + first).astype(np.int32)
+    values, pieces = np.unique(mask[mask > 0]), label(mask.astype(np.int64))
+    if len(values) < 2:
+        return pieces.astype(np.int32)
+    # Instance numbers come in about one piece each, and no single number covers much of the nuclei.
+    mostly_255 = (mask == 255).sum() > np.count_nonzero(mask) / 4
+    if values[-1] == 255 and (mostly_255 or pieces.max() > 2 * len(values)):
+        raise UserError(
+            f"{where} is a mask with grey borders ({len(values)} values in {pieces.max()} pieces): "
+            "save it without smoothing or JPEG, as 0 and 255 or as instance numbers"
+        )
+    return _consecutive(mask)
 
 
 def labels_file(labels: np.ndarray) -> tuple[str, bytes]:
@@ -137,14 +107,66 @@ def labels_file(labels: np.ndarray) -> tuple[str, bytes]:
     return ".tif" if deep else ".png", file.getvalue()
 
 
-def extent(data: bytes) -> int:
-    """How many pixels a file announces; 0 where that cannot be told (`read_image` then says why)."""
-    try:
-        kind = next(kind for start, kind in KINDS if data.startswith(start))
-        with kind(io.BytesIO(data)) as image:
-            return image.width * image.height
-    except Exception:  # decoders raise a dozen kinds on damaged files
-        return 0
+def write_folder(folder: str | Path, pairs: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> None:
+    """Writes (id, image, labels) as images/ID.png and masks/ID.png, as `labels_file` does; all of them or none.
+
+    Raises UserError: the folder is there and not empty, or cannot be written.
+    """
+    with whole_folder(folder) as scratch:
+        for kind in ("images", "masks"):
+            (scratch / kind).mkdir()
+        for id, image, labels in pairs:
+            Image.fromarray(image).save(scratch / f"images/{id}.png")
+            ending, content = labels_file(labels)
+            (scratch / f"masks/{id}{ending}").write_bytes(content)
+
+
+def resize_image(image: np.ndarray, size: int) -> np.ndarray:
+    """uint8 (H, W, C) -> uint8 (size, size, C): the mean over the area of each new pixel.
+
+    The aspect ratio is lost. Averaging areas keeps fine texture from turning into a false pattern (aliasing).
+    """
+    channels = np.moveaxis(image, 2, 0)  # one at a time in memory
+    means = np.stack([resize_local_mean(one, (size, size), preserve_range=True) for one in channels], axis=-1)
+    # Exact means are multiples of 1 / (H W), at least 1e-8. So a half rounds up whatever the last bits of a machine.
+    return np.floor(means + 0.5 + 1e-9).astype(np.uint8)
+
+
+def resize_labels(labels: np.ndarray, size: int) -> np.ndarray:
+    """Instance labels 0..K (H, W) -> int32 (size, size), again whole instances, numbered 1..K without gaps.
+
+    A new pixel is nucleus where nuclei cover at least half of its area, and belongs to the one that covers most of it
+    (the lower number where two cover the same). What fills half of no pixel vanishes.
+    """
+    owner, most, covered = np.zeros((3, size, size))
+    rows, columns = (_shares(side, size) for side in labels.shape)
+    for number, place in enumerate(find_objects(labels), start=1):
+        if place is None:
+            continue
+        y, x = (
+            slice(old.start * size // side, -(-old.stop * size // side))
+            for old, side in zip(place, labels.shape, strict=True)
+        )
+        cover = rows[y, place[0]] @ (labels[place] == number) @ columns[x, place[1]].T
+        owner[y, x][cover > most[y, x]] = number
+        most[y, x] = np.maximum(most[y, x], cover)
+        covered[y, x] += cover
+    owner[2 * covered < labels.size] = 0
+    return _consecutive(owner.astype(np.int32))
+
+
+def _shares(length: int, size: int) -> np.ndarray:
+    """How much of each old pixel of a side lies in each new one, (size, length), in units of 1 / size old pixels.
+
+    These are whole numbers, so sums are exact everywhere.
+    """
+    old, new = np.arange(length) * size, np.arange(size)[:, None] * length
+    return (np.minimum(old + size, new + length) - np.maximum(old, new)).clip(0).astype(np.float64)
+
+
+def _consecutive(labels: np.ndarray) -> np.ndarray:
+    """Whole numbers >= 0 -> int32: 0 stays, the others become 1..K in their order."""
+    return relabel_sequential(labels)[0].astype(np.int32)
 
 
 def cut(image: np.ndarray, labels: np.ndarray, size: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -155,13 +177,11 @@ def cut(image: np.ndarray, labels: np.ndarray, size: int) -> dict[str, tuple[np.
     """
     short = [(0, max(0, size - side)) for side in labels.shape]
     image, labels = np.pad(image, [*short, (0, 0)], mode="symmetric"), np.pad(labels, short, mode="symmetric")
-    found = {}
+    tiles = {}
     for y, x in product(*(_corners(side, size) for side in labels.shape)):
         place = np.s_[y : y + size, x : x + size]
-        kinds, numbers = np.unique(labels[place], return_inverse=True)
-        numbers = numbers.reshape(size, size) + int(kinds[0] > 0)  # without background counting still starts at 1
-        found[f"{y},{x}"] = image[place].copy(), numbers.astype(np.int32)  # a view would keep the whole image
-    return found
+        tiles[f"{y},{x}"] = image[place].copy(), _consecutive(labels[place])  # a view would keep the whole image
+    return tiles
 
 
 def _corners(side: int, size: int) -> list[int]:
@@ -169,69 +189,63 @@ def _corners(side: int, size: int) -> list[int]:
     return [(side - size) * n // max(1, count - 1) for n in range(count)]
 
 
-def _pieces(length: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cuts an axis at the borders of its `length` old and `size` new pixels.
+def decode(data: bytes, where: str, *, as_colour: bool = False) -> np.ndarray:
+    """The bytes of a png, tif or jpg file -> (H, W) or (H, W, C), C up to 4, as stored.
 
-    Returns each piece's old pixel, its new pixel, and its length in units of 1/size of an old pixel. An old
-    pixel is `size` units long and a new one `length`: whole numbers, so that sums are exact on every machine.
+    `as_colour` turns palettes and the like into RGB. Raises UserError for anything else.
     """
-    borders = np.union1d(np.arange(length) * size, np.arange(size) * length)
-    return borders // size, borders // length, np.diff(borders, append=length * size)
-
-
-def _sums(values: np.ndarray, size: int) -> np.ndarray:
-    """Integrates (length, ...) over each of `size` new pixels along the first axis -> (size, ...), int64."""
-    old, new, lengths = _pieces(len(values), size)
-    return np.stack([np.tensordot(lengths[new == n], values[old[new == n]], axes=1) for n in range(size)])
-
-
-def _decode(data: bytes, where: str, *, as_colour: bool) -> np.ndarray:
-    """Bytes -> (H, W) or (H, W, C) as stored; `as_colour` turns palettes and the like into RGB."""
     try:
-        kind = next(kind for start, kind in KINDS if data.startswith(start))
-        with kind(io.BytesIO(data)) as image:  # Image.open would warn of large images, whose extent is checked here
-            _check_extent(where, *image.size, pages=image.n_frames if image.format == "TIFF" else 1)
-            deep = image.mode.startswith(("I", "F"))
-            bits, form, two_channels = 16 if ";16" in str(image.tile) else 8, 1, False
-            if image.format == "TIFF":
-                bits = np.max(image.tag_v2.get(258, 1))  # BitsPerSample
-                form = np.max(image.tag_v2.get(339, 1))  # SampleFormat: 1 unsigned, 2 signed, 3 float
-                if bits > 8 and image.tag_v2.get(262) == 0:  # PhotometricInterpretation; Pillow mends 8 bits itself
-                    raise UserError(f"{where} stores white as 0: save it with black as 0")
-                deep &= form != 1 or bits <= 16  # Pillow would take the upper half of 32 bits for negative numbers
-                samples, alpha = image.tag_v2.get(277, 1), image.tag_v2.get(338, (0,))[0]  # alpha: of ExtraSamples
-                two_channels = samples == 2 and not alpha
-            # Of 16-bit colour Pillow would keep 8 bits or less, and of two channels the first.
-            if deep or (bits <= 8 and form != 2 and not two_channels):
-                return np.array(image.convert("RGB") if as_colour and not deep else image)  # writable
+        if data.startswith((b"II*\0", b"MM\0*")):
+            return _decode_tif(data, where, as_colour)
+        kind = JpegImageFile if data.startswith(JPG) else PngImageFile  # Image.open warns of large images
+        with kind(io.BytesIO(data)) as image:
+            _check_extent(where, *image.size)
+            deep = ";16" in str(image.tile)
+            pixels = _by_pillow(image, as_colour)
+            if deep and pixels.dtype == np.uint8:
+                raise ValueError("Pillow keeps 8 bits of 16-bit colour")
+            return pixels
     except UserError:
         raise
-    except Exception:  # decoders raise a dozen kinds on damaged files; tifffile below reads some of these
-        pass
-    try:
-        import tifffile  # comes with scikit-image; knows 16-bit colour and 64-bit labels
-
-        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-            page = tiff.pages[0]
-            _check_extent(where, page.imagewidth, page.imagelength, pages=len(tiff.pages))
-            pixels = page.asarray()
-        pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels
-        if pixels.ndim not in (2, 3) or not pixels.size or (pixels.ndim == 3 and pixels.shape[2] > 4):
-            raise UserError(f"{where} has shape {pixels.shape}: save it as one image of one to four channels")
-        return pixels
-    except UserError:
-        raise
-    except Exception as error:
+    except Exception as error:  # decoders raise a dozen kinds on damaged files
         raise UserError(
             f"{where} cannot be read as a png, tif or jpg image (16-bit colour: as tif only): "
             "replace the file or take it out"
         ) from error
 
 
-def _check_extent(where: str, width: int, height: int, *, pages: int) -> None:
-    if width * height > MAX_PIXELS:
+def _check_extent(where: str, width: int, height: int) -> None:
+    """Before anything is decoded: a header that announces more is a mistake or an attack."""
+    if width * height > LARGEST**2 or max(width, height) > MAX_SIDE:
         raise UserError(
             f"{where} announces {width} x {height} pixels: cut it into tiles of at most {LARGEST} x {LARGEST}"
         )
-    if pages > 1:
-        raise UserError(f"{where} holds {pages} images: save one image per file")
+
+
+def _decode_tif(data: bytes, where: str, as_colour: bool) -> np.ndarray:
+    """tifffile knows all numbers; Pillow knows palettes, inks, and compressions that tifffile needs a package for."""
+    with TiffFile(io.BytesIO(data)) as tif:
+        page, images = tif.pages.first, len(tif.pages)
+        _check_extent(where, page.imagewidth, page.imagelength)
+        bits = np.max(page.bitspersample)
+        if images > 1:
+            raise UserError(f"{where} holds {images} images: save one image per file")
+        if page.photometric == PHOTOMETRIC.MINISWHITE and bits > 8:  # Pillow mends 8 bits
+            raise UserError(f"{where} stores white as 0: save it with black as 0")
+        if page.dtype is None or not page.size:
+            raise ValueError("no numbers of a known type")
+        if page.ndim > 3 or page.samplesperpixel > 4:
+            raise UserError(f"{where} has shape {page.shape}: save it as one image of one to four channels")
+        grey_or_rgb = page.photometric in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB)
+        if not grey_or_rgb or bits % 8 or page.compression not in PLAIN:
+            with TiffImageFile(io.BytesIO(data)) as image:
+                pixels = _by_pillow(image, as_colour)
+            if page.dtype in (bool, np.uint8) or pixels.dtype.name == page.dtype.name:  # else Pillow keeps too few bits
+                return pixels
+        pixels = np.moveaxis(page.asarray(), 0, -1) if page.axes == "SYX" else page.asarray()
+        return pixels[..., 0] if page.samplesperpixel == 2 and any(page.extrasamples) else pixels  # grey + alpha
+
+
+def _by_pillow(image: Image.Image, as_colour: bool) -> np.ndarray:
+    deep = image.mode.startswith(("I", "F"))
+    return np.array(image.convert("RGB") if as_colour and not deep else image)  # writable

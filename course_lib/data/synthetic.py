@@ -1,8 +1,7 @@
 """Draws microscope images of cell nuclei whose instance labels are known: the built-in data of the course.
 
-An image is made in the order in which a microscope makes one: nuclei are laid out, stained and lit, blurred by
-the optics, recorded by a noisy camera. Lengths are fractions of the image's side: at a smaller size the same
-kind of scene comes out smaller, and only the camera's noise stays one pixel wide.
+They come about as under a microscope: nuclei are laid out, stained and lit, blurred, recorded by a noisy camera.
+Lengths are fractions of the image's side, so only the camera's noise stays one pixel wide at every size.
 """
 
 from collections.abc import Callable
@@ -58,11 +57,12 @@ def clouds(rng: Rng, size: int, *, grain: float, stretch: float = 1.0, direction
     return field / field.std()
 
 
-def outline(
-    rng: Rng, size: int, *, centre, radius: float, elongation=1.0, direction=0.0, wobble=0.07
-) -> tuple[tuple[slice, slice], np.ndarray]:
-    """An irregular ellipse: a window around it and, there, the distance from its centre (1 on the outline)."""
-    long, short = radius * elongation**0.5, radius / elongation**0.5
+def outline(rng: Rng, size: int, *, centre, axes, direction=0.0, wobble=0.07) -> tuple[tuple[slice, slice], np.ndarray]:
+    """An irregular ellipse: a window around it and, there, the distance from its centre (1 on the outline).
+
+    Of its two semi-axes (pixels) the first lies along `direction` (radians).
+    """
+    long, short = axes
     (top, left), (bottom, right) = np.clip([centre - 1.6 * long - 2, centre + 1.6 * long + 3], 0, size).astype(int)
     x, y = np.arange(left, right) - centre[1], np.arange(top, bottom)[:, None] - centre[0]
     along, across = turn(x, y, direction)
@@ -84,7 +84,7 @@ def scatter(rng: Rng, size: int, *, number: int, radius: float, wobble: float = 
     canvas = np.zeros((size, size))
     for _ in range(rng.integers(number + 1)):
         r = size * radius * rng.uniform(0.3, 1)
-        window, distance = outline(rng, size, centre=rng.uniform(0, size, 2), radius=r, wobble=wobble)
+        window, distance = outline(rng, size, centre=rng.uniform(0, size, 2), axes=(r, r), wobble=wobble)
         canvas[window] += rng.uniform(0.4, 1.2) * cover(distance, r)
     return canvas
 
@@ -109,7 +109,8 @@ def lay_out(rng: Rng, size: int, look: Look) -> Scene:
         radius = max(MIN_RADIUS, typical * rng.lognormal(0, 0.22))
         centre = find_place(rng, size, radius=radius, spots=spots, together=together)
         long, lies = 1.1 + slender * rng.lognormal(0, 0.5), rng.normal(direction, disorder)
-        window, distance = outline(rng, size, centre=centre, radius=radius, elongation=long, direction=lies)
+        axes = radius * long**0.5, radius / long**0.5
+        window, distance = outline(rng, size, centre=centre, axes=axes, direction=lies)
         inside = distance < 1
         shows = inside & (labels[window] == 0)
         if shows.sum() < max(MIN_PIXELS, 0.75 * inside.sum()) or label(shows, connectivity=1).max() != 1:
@@ -142,7 +143,7 @@ def brightfield(rng: Rng, scene: Scene) -> np.ndarray:
     cells = scatter(rng, size, number=3, radius=0.2, wobble=0.1) * 0.3  # some show no nucleus
     for centre, radius in scene.spots:
         r, aside = radius * rng.uniform(2.2, 4), rng.normal(0, 0.6 * radius, 2)
-        window, distance = outline(rng, size, centre=centre + aside, radius=r, wobble=0.1)
+        window, distance = outline(rng, size, centre=centre + aside, axes=(r, r), wobble=0.1)
         cells[window] += rng.uniform(0.05, 0.3) * cover(distance, r)
     cells *= np.maximum(1 + 0.12 * clouds(rng, size, grain=0.02), 0)
     debris = scatter(rng, size, number=25, radius=0.02) * rng.uniform(0.2, 1)

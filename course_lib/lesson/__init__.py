@@ -1,1 +1,3 @@
-"""What do the first cells of a lesson need? Sizes for this machine, where it runs, a learner's progress."""
+"""What do the first cells of a lesson need? How large everything is on this machine (`presets`), what a learner on
+Colab is told and where trainings are kept (`colab`), and a file of the answers that a learner gave (`progress`).
+"""

@@ -28,14 +28,12 @@ PRESETS = {
 
 def resolve(preset: str = "auto") -> str:
     """The preset meant: $COURSE_PRESET in place of "auto", else "gpu" where CUDA is there, else "laptop".
-
-    Raises:
-        UserError: no such preset.
+    Raises UserError: no such preset.
     """
     if preset == "auto":
-        preset = os.environ.get("COURSE_PRESET", "auto")
+        preset = os.environ.get("COURSE_PRESET", preset)
     if preset == "auto":
-        preset = "gpu" if torch.cuda.is_available() else "laptop"
+        return "gpu" if torch.cuda.is_available() else "laptop"
     if preset not in PRESETS:
         raise UserError(f"preset {preset!r} is unknown: choose auto, {', '.join(PRESETS)}")
     return preset

@@ -7,27 +7,22 @@ it over. `python -m tools.run.progress FILES...` makes one table of many.
 import json
 import os
 import time
-from pathlib import Path
 
 from course_lib.errors import UserError
+from course_lib.files import append
 
 VARIABLE = "COURSE_PROGRESS"
 
 
 def note(exercise: str, said: str | None) -> None:
     """Add a line for one answer: `said` is what the check said against it, None where it was correct.
-
-    Raises:
-        UserError: the file cannot be written.
+    Raises UserError: the file cannot be written.
     """
-    path = os.environ.get(VARIABLE)
-    if not path:
+    if not (path := os.environ.get(VARIABLE)):
         return
     line = {"exercise": exercise, "correct": said is None, "said": said, "time": round(time.time())}
     try:
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    except OSError as problem:
-        raise UserError(
-            f"{VARIABLE} names {path}, which cannot be written ({problem.strerror}): correct it or unset it"
-        ) from problem
+        append(path, json.dumps(line, ensure_ascii=False) + "\n")
+    except UserError as problem:
+        reason = f"{VARIABLE} names {path}, which cannot be written ({problem.__cause__.strerror})"
+        raise UserError(f"{reason}: correct it or unset it") from problem

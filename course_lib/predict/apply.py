@@ -8,41 +8,32 @@ import torch
 from skimage.measure import regionprops
 from skimage.segmentation import find_boundaries
 from torch import nn
+from torch.nn.functional import interpolate
 
 from course_lib.data import pixels
 from course_lib.errors import UserError
-from course_lib.predict import Head, predict
-from course_lib.predict.instances import separate
+from course_lib.predict.maps import Head, predict
 from course_lib.predict.setting import Setting
-from course_lib.show.palette import ORANGE, rgb
+
+OUTLINE = (230, 159, 0)  # the orange of the figures
 
 
-class Found(NamedTuple):
-    """What `apply_to` found in one image, all at the size of the file."""
+class Applied(NamedTuple):
+    """What `apply_to` makes of one image, all at the size of the file."""
 
     image: np.ndarray  # uint8 (H, W, 3)
     probability: np.ndarray  # float32 (H, W)
-    scale: float  # how many times larger the image is than what the net saw
+    scale: float  # how many times larger the image is than what the net saw: for `instances.separate`
 
 
 def apply_to(
-    path: str | Path,
-    net: nn.Module,
-    *,
-    size: int | None = None,
-    head: Head = "mean",
-    setting: Setting | None = None,
-    progress: bool = False,
-) -> Found:
+    path: str | Path, net: nn.Module, *, size: int | None = None, head: Head = "mean", setting: Setting | None = None
+) -> Applied:
     """The probability map of an image file, at the file's own size.
 
-    Args:
-        size: a net that was trained on images resized to `size` sees this one resized as well. None: it sees the file's
-            own pixels, in tiles where the image is large.
-        progress: show a bar over the tiles.
-
-    Raises:
-        UserError: the file cannot be read, or the net does not take its channels.
+    A net that was trained on images resized to `size` sees this one resized as well. None: it sees the file's own
+    pixels, in tiles where the image is large.
+    Raises UserError: the file cannot be read, or the net does not take its channels.
     """
     try:
         image = pixels.read_image(Path(path).read_bytes(), str(path))
@@ -50,15 +41,11 @@ def apply_to(
         raise UserError(f"{path} cannot be read ({problem.strerror}): check the path") from problem
     height, width = image.shape[:2]
     seen = image if size is None else pixels.resize_image(image, size)
-    found = predict(net, torch.from_numpy(seen).permute(2, 0, 1), head=head, setting=setting, progress=progress)[:1]
-    if size is not None:
-        found = torch.nn.functional.interpolate(found[None], (height, width), mode="bilinear")[0]
-    return Found(image, found[0].numpy(), 1 if size is None else max(1, max(height, width) / size))
-
-
-def nuclei_of(found: Found, *, scale: float = 1) -> np.ndarray:
-    """Instance labels int32 (H, W): `instances.separate` at the scale of what the net saw, times `scale`."""
-    return separate(found.probability, scale=scale * found.scale)
+    maps = predict(net, torch.from_numpy(seen).permute(2, 0, 1), head=head, setting=setting)
+    if size is None:
+        return Applied(image, maps[0].numpy(), 1)
+    enlarged = interpolate(maps[None, :1], (height, width), mode="bilinear")
+    return Applied(image, enlarged[0, 0].numpy(), max(1, max(height, width) / size))
 
 
 def objects(labels: np.ndarray) -> list[dict[str, Any]]:
@@ -71,7 +58,7 @@ def objects(labels: np.ndarray) -> list[dict[str, Any]]:
 
 
 def outlined(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The image uint8 (H, W, 3) with the inner border of every nucleus in orange, at its own size."""
+    """The image uint8 (H, W, 3) with the inner border of every nucleus of labels (H, W) in orange."""
     picture = image.copy()
-    picture[find_boundaries(labels, mode="inner")] = np.rint(255 * np.array(rgb(ORANGE)))
+    picture[find_boundaries(labels, mode="inner")] = OUTLINE
     return picture

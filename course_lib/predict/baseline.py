@@ -11,15 +11,12 @@ from course_lib.data import Split
 def otsu_masks(split: Split) -> Tensor:
     """Masks bool (N, 1, S, S): pixels beyond Otsu's threshold of the grey image.
 
-    Nuclei may be the bright or the dark side. The side with fewer pixels is taken, which needs no annotation
-    and is right for most microscope images; an image of one colour has no nuclei.
+    Of the bright and the dark side, that with fewer pixels is taken: right for most microscope images, without any
+    annotation. An image of one colour has no nuclei: its threshold is that colour.
     """
     masks = []
     for image in split.images:
         grey = image.float().mean(0).numpy()
-        if np.ptp(grey) == 0:
-            masks.append(np.zeros(grey.shape, dtype=bool))
-            continue
         bright = grey > threshold_otsu(grey)
         masks.append(bright if bright.mean() <= 0.5 else ~bright)
     return torch.from_numpy(np.stack(masks))[:, None]

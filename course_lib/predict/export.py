@@ -3,8 +3,6 @@
 import copy
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,50 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from course_lib import results
+from course_lib.data import licence_of
 from course_lib.errors import UserError
 from course_lib.files import write
 from course_lib.grid import NestedUNet
 from course_lib.measure import macs, parameters
-from course_lib.predict.fold import folded
 from course_lib.predict.maps import QUIET, Head, probabilities, probability
-from course_lib.predict.setting import Setting
-
-OPSET = 23  # the newest that torch 2.13 says it exports
-TOLERANCE = 1e-4  # of a probability
-DATA_LICENCES = {  # as in data/README.md
-    "synthetic": "drawn by the course (`course_lib/data/synthetic.py`), under the licence of its code",
-    "bbbc038": "CC0; cite image set BBBC038 of the Broad Bioimage Benchmark Collection",
-    "dsb2018-fluo": "CC0, as its original images; cite image set BBBC038 and the StarDist repository",
-}
-CARD = """# Model card: {wiring}
-
-{about}
-
-## Scores
-
-Of masks at threshold 0.5 from the mean of all heads, computed by PyTorch.
-{other_head}
-{scores}
-
-## The ONNX file
-
-- Input `image`: float32 (N, {in_channels}, H, W), pixel values 0..255, H and W multiples of {step}. The file
-  standardises each image, so give it whole images: a tile of background alone would be all noise.
-- Output `probability`: float32 (N, {classes}, H, W), {output}.
-
-## Limits
-
-- Trained on images {made} {size}. Other sizes and magnifications: not measured.
-- Other stains, tissues and microscopes than its data holds, and any medical use: not measured.
-- One training with one seed: how far the scores of others would be apart is not known from it.
-- It finds pixels, not objects. Counts, and borders between touching objects, come from a watershed afterwards
-  (`course_lib.predict.instances.separate`), which cuts long objects and joins overlapping ones.
-
-## Licence
-
-- Weights: {licence}.
-- Data: {data_licence}.
-"""
+from course_lib.predict.setting import Setting, folded
 
 
 def export_onnx(net: NestedUNet, path: str | Path, *, head: Head = "mean", facts: dict[str, Any] | None = None) -> Path:
@@ -69,17 +31,15 @@ def export_onnx(net: NestedUNet, path: str | Path, *, head: Head = "mean", facts
 
     A level k of a deeply supervised net is exported as `net.prune(k)`: a smaller file, and multiples of 2**k. Head,
     config and `facts` (from `checkpoint.load_model`) become the file's metadata; of a data folder, its name alone.
-
-    Raises:
-        UserError: missing packages, a net that is no grid, no such head, probabilities more than 1e-4 apart, or a
-            folder that cannot be written. An old file then stays as it was.
+    Raises UserError: missing packages, a net that is no grid, no such head, probabilities more than 1e-4 apart, or a
+    folder that cannot be written. An old file then stays as it was.
     """
     if not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
         raise UserError("ONNX export needs onnx, onnxscript and onnxruntime: pip install -e '.[export]'")
     net = copy.deepcopy(net).cpu()
     content = _onnx(net, head, facts or {})
     difference = _difference(content, net, head)
-    if not difference <= TOLERANCE:  # also where it is not a number
+    if not difference <= 1e-4:  # also where it is not a number
         raise UserError(
             f"{path} is not written because its probabilities are up to {difference:.2g} off PyTorch's: install the "
             "torch of constraints.txt and the newest onnxscript and onnxruntime, then export again"
@@ -88,76 +48,71 @@ def export_onnx(net: NestedUNet, path: str | Path, *, head: Head = "mean", facts
     return Path(path)
 
 
-def model_card(
-    net: NestedUNet, facts: dict[str, Any], metrics: dict[str, Any], *, head: Head = "mean", licence: str | None = None
-) -> str:
+def model_card(net: NestedUNet, facts: dict[str, Any], metrics: dict[str, Any], *, head: Head = "mean") -> str:
     """What a stranger must know about the file of `export_onnx`, as Markdown.
 
-    Its numbers come from the arguments; what they lack is "not recorded" or "not measured yet".
-
-    Args:
-        facts: "data", "size" and "seed", from `checkpoint.load_model`.
-        metrics: what `train` writes to metrics.json: the scores of the mean of heads under "val", and "test" if known.
-        head: the one exported.
-        licence: of the weights, where whoever trained the net has chosen one.
-
-    Raises:
-        UserError: no such head.
+    Its numbers come from the facts of `checkpoint.load_model` ("data", "size", "tiles", "seed") and from metrics.json
+    of `train` (scores of the mean of heads under "val", and "test" if known); what they lack is "not recorded" or
+    "not measured yet". Raises UserError: no such head.
     """
     kept, data, side = _kept(net, head), facts.get("data"), facts.get("size")
-    size, shape = side and f"{side}x{side}", (side, side)
-    kind = kept.config.get("wiring", type(kept).__name__)
+    kind, size = kept.config.get("wiring", type(kept).__name__), side and f"{side}x{side}"
+    mean = head == "mean" and len(net.heads) > 1
     made = {None: "of", "synthetic": "drawn by a program at"}.get(data, "resized to")
-    made = "cut into tiles of" if facts.get("tiles") else made
     about = {
         "wiring": kind + (", deeply supervised" if kept.config["deep_supervision"] else ""),
         "widths": ", ".join(map(str, kept.config["widths"])),
         "parameters": f"{parameters(kept):,}",
-        "MACs": size and f"{macs(kept, shape, in_channels=kept.config['in_channels']):,} for an image of {size}",
-        "data": _without_path(facts).get("data"),
+        "MACs": size and f"{macs(kept, (side, side), in_channels=kept.config['in_channels']):,} for an image of {size}",
+        "data": data and Path(data).absolute().name,
         "split": data and "by look and id: 60 % train, 20 % validation, 20 % test (`data/README.md`)",
         "image size": size,
         "seed": facts.get("seed"),
     }
-    val, test = metrics.get("val", {}), metrics.get("test", {})
-    scores = {name: " | ".join(_score(part.get(name)) for part in (val, test)) for name in val | test}
-    mean = head == "mean" and len(net.heads) > 1
-    return CARD.format(
+    rows = [{"fact": key, "value": "not recorded" if value is None else str(value)} for key, value in about.items()]
+    card = Path(__file__).with_name("card.md").read_text(encoding="utf-8")
+    return card.format(
         **{**kept.config, "wiring": kind},
-        about=_table("| | |", about),
+        about=results.markdown(rows),
         other_head="" if mean or len(net.heads) == 1 else "The file holds one head; its scores: not measured yet.\n",
-        scores=_table("| score | validation part | test part |", scores) if scores else "Not measured yet.",
+        scores=_scores({"validation part": metrics.get("val", {}), "test part": metrics.get("test", {})}),
         step=2**kept.depth,
         output=f"the mean of {len(net.heads)} heads" if mean else f"of the head on node x^{{0,{kept.depth}}}",
         made="cut at their own resolution into tiles of" if facts.get("tiles") else made,
         size=size or "a size that was not recorded",
-        licence=licence or "not stated; ask whoever trained the net",
-        data_licence=DATA_LICENCES.get(data, "the data's owner decides") if data else "not recorded",
+        data_licence=(licence_of(data) or "the data's owner decides") if data else "not recorded",
     )
 
 
+def _scores(parts: dict[str, dict[str, float]]) -> str:
+    rows: dict[str, dict[str, Any]] = {}
+    for part, scores in parts.items():
+        for name, value in scores.items():
+            row = rows.setdefault(name, {"score": name})
+            row[part] = f"{value:.4f}" if isinstance(value, float) else value
+    return results.markdown([*rows.values()], ["score", *parts]) if rows else "Not measured yet."
+
+
 class _Program(nn.Module):
-    """What the file computes: pixel values in, one probability map out."""
+    """What the file computes: pixel values in, one probability map out.
+
+    It standardises with each mean taken one axis at a time: over millions of pixels at once, the float32 sums of
+    onnxruntime lose digits.
+    """
 
     def __init__(self, net: nn.Module, head: Head):
         super().__init__()
         self.net, self.head = net, head
 
     def forward(self, image: Tensor) -> Tensor:
-        return probability(self.net(_standardise(image / 255)), self.head)
+        image = image / 255
+        centred = image - _mean(image)
+        standardised = centred / (_mean(centred * centred).sqrt() + QUIET)
+        return probability(self.net(standardised), self.head)
 
 
-def _standardise(image: Tensor) -> Tensor:
-    """`predict.standardise` with each mean taken one axis at a time.
-
-    Over millions of pixels at once, the float32 sums of onnxruntime lose digits.
-    """
-
-    def mean(x: Tensor) -> Tensor:
-        return x.mean(3, keepdim=True).mean(2, keepdim=True).mean(1, keepdim=True)
-
-    centred = image - mean(image)
-    return centred / (mean(centred * centred).sqrt() + QUIET)
+def _mean(images: Tensor) -> Tensor:
+    return images.mean(3, keepdim=True).mean(2, keepdim=True).mean(1, keepdim=True)
 
 
 def _kept(net: NestedUNet, head: Head) -> NestedUNet:
@@ -165,31 +120,33 @@ def _kept(net: NestedUNet, head: Head) -> NestedUNet:
     if not isinstance(net, NestedUNet):
         raise UserError(f"a {type(net).__name__} cannot be exported: give a U-Net or UNet++, or one of their kind")
     probability([torch.zeros(1)] * len(net.heads), head)  # refuses a head that is not there
-    if head == "mean" or not net.config["deep_supervision"]:
-        return net
-    return net.prune(net.depth if head == -1 else head)
+    whole = head in ("mean", -1) or not net.config["deep_supervision"]
+    return net if whole else net.prune(head)
 
 
 def _onnx(net: NestedUNet, head: Head, facts: dict[str, Any]) -> bytes:
     """The file's content. Its norms are folded into the convolutions, which saves bytes."""
     kept = folded(_kept(net, head))
-    step, metadata = 2**kept.depth, {"head": head, **kept.config, **_without_path(facts)}
-    with _without_two_remarks():
+    step = 2**kept.depth
+    remarks = logging.getLogger("torch.onnx._internal.exporter._registration")  # one: torchvision is absent
+    before, remarks.disabled = remarks.disabled, True
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch 2.13 uses what it deprecates
         model = torch.onnx.export(
             _Program(kept, "mean" if head == "mean" else -1).eval(),
             (torch.zeros(2, kept.config["in_channels"], 2 * step, 3 * step),),
             dynamo=True,
             verbose=False,
-            opset_version=OPSET,
+            opset_version=23,  # the newest that torch 2.13 says it exports
             input_names=["image"],
             output_names=["probability"],
             dynamic_shapes=({0: Dim("N"), 2: step * Dim("rows"), 3: step * Dim("columns")},),
         ).model_proto
+    remarks.disabled = before
     graph = model.graph
     for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         part.ClearField("metadata_props")  # stack traces, with the paths of this machine
-    for key, value in metadata.items():
-        model.metadata_props.add(key=key, value=str(value))
+    for key, value in {"head": head, **kept.config, **facts}.items():
+        model.metadata_props.add(key=key, value=Path(value).absolute().name if key == "data" else str(value))
     return model.SerializeToString()
 
 
@@ -203,39 +160,7 @@ def _difference(content: bytes, net: NestedUNet, head: Head) -> float:
         shape = (count, net.config["in_channels"], rows * 2**net.depth, columns * 2**net.depth)
         images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
         images //= torch.arange(1, count + 1, dtype=torch.uint8)[:, None, None, None]  # each darker than the one before
-        found = session.run(["probability"], {"image": images.float().numpy()})[0]
-        wanted = probabilities(net, images, head=head, setting=Setting("cpu"))
-        differences.append((torch.from_numpy(found) - wanted).abs().max())
+        from_file = session.run(["probability"], {"image": images.float().numpy()})[0]
+        from_torch = probabilities(net, images, head=head, setting=Setting("cpu"))
+        differences.append((torch.from_numpy(from_file) - from_torch).abs().max())
     return torch.stack(differences).max().item()
-
-
-def _without_path(facts: dict[str, Any]) -> dict[str, Any]:
-    return facts | {"data": Path(facts["data"]).absolute().name} if "data" in facts else facts
-
-
-def _score(value: float | None) -> str:
-    if value is None:
-        return "not measured yet"
-    return str(value) if isinstance(value, int) else f"{value:.4f}"
-
-
-def _table(header: str, rows: dict[str, Any]) -> str:
-    lines = [f"| {name} | {'not recorded' if value is None else value} |" for name, value in rows.items()]
-    return "\n".join([header, "|---" * (header.count("|") - 1) + "|", *lines])
-
-
-@contextmanager
-def _without_two_remarks() -> Iterator[None]:
-    """Hold back what torch 2.13's exporter remarks about itself: torchvision is absent, and it copies an old object."""
-    log = logging.getLogger("torch.onnx._internal.exporter._registration")
-
-    def other(record: logging.LogRecord) -> bool:
-        return "torchvision is not installed" not in record.getMessage()
-
-    log.addFilter(other)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-            yield
-    finally:
-        log.removeFilter(other)

@@ -22,11 +22,9 @@ def separate(probability: np.ndarray, *, threshold: float = 0.5, scale: float = 
     Every peak of the mask's distance map is one nucleus, and the watershed from the peaks draws the borders
     (the classical split of touching round things; it cuts long nuclei and joins overlapping ones).
 
-    Args:
-        threshold: a pixel is nucleus where the probability is above it.
-        scale: how many times the map is larger than what the net saw, or what it shows larger than nuclei of a few
-            pixels. SPACING and the blur of the distance map grow with it, and SMALLEST with its square, so that an
-            enlarged map holds as many nuclei.
+    A pixel is nucleus where the probability is above `threshold`. `scale` says how many times the map is larger than
+    what the net saw, or what it shows larger than nuclei of a few pixels. SPACING and the blur of the distance map grow
+    with it, and SMALLEST with its square, so that an enlarged map holds as many nuclei.
     """
     mask = probability > threshold
     distance = gaussian(distance_transform_edt(mask), sigma=scale)
@@ -44,13 +42,13 @@ def instance_scores(probabilities: Tensor, labels: Tensor, *, scale: float = 1) 
     "ap50" and "ap75": average precision at IoU 0.5 and 0.75, the mean over images; "nuclei_found" and "nuclei_true":
     their numbers in all images together.
     """
-    pairs = [
-        (separate(found[0].numpy(), scale=scale), true.numpy())
-        for found, true in zip(probabilities, labels, strict=True)
-    ]
-    return {
-        "ap50": fmean(average_precision(found, true, threshold=0.5) for found, true in pairs),
-        "ap75": fmean(average_precision(found, true, threshold=0.75) for found, true in pairs),
-        "nuclei_found": sum(int(found.max()) for found, _ in pairs),
-        "nuclei_true": sum(len(np.unique(true[true > 0])) for _, true in pairs),
+    predicted = [separate(image[0].numpy(), scale=scale) for image in probabilities]
+    true = [image.numpy() for image in labels]
+    precision = {
+        name: fmean(average_precision(*pair, threshold=threshold) for pair in zip(predicted, true, strict=True))
+        for name, threshold in (("ap50", 0.5), ("ap75", 0.75))
+    }
+    return precision | {
+        "nuclei_found": sum(int(nuclei.max()) for nuclei in predicted),
+        "nuclei_true": sum(len(np.unique(nuclei[nuclei > 0])) for nuclei in true),
     }

@@ -34,11 +34,9 @@ def as_input(images: Tensor) -> Tensor:
 def probability(outputs: list[Tensor], head: Head = "mean") -> Tensor:
     """Logits of all heads -> one probability map (N, classes, H, W), float32.
 
-    "mean" is the paper's accurate mode: the mean of the heads' probability maps. A number is its fast mode:
-    that head alone. The last head is also called -1.
-
-    Raises:
-        UserError: no such head.
+    "mean" is the paper's accurate mode: the mean of the heads' maps. A number is its fast mode: that head alone.
+    The last head is also called -1.
+    Raises UserError: no such head.
     """
     if head == "mean":
         return torch.stack([logits.float().sigmoid() for logits in outputs]).mean(0)
@@ -49,12 +47,7 @@ def probability(outputs: list[Tensor], head: Head = "mean") -> Tensor:
 
 @torch.no_grad()
 def probabilities(
-    net: nn.Module,
-    images: Tensor,
-    *,
-    head: Head = "mean",
-    batch_size: int = 32,
-    setting: Setting | None = None,
+    net: nn.Module, images: Tensor, *, head: Head = "mean", batch_size: int = 32, setting: Setting | None = None
 ) -> Tensor:
     """Probability maps (N, classes, H, W), float32 on the CPU, of images (N, C, H, W) the net takes as they are.
 
@@ -73,16 +66,13 @@ def predict(
     tile: int = 512,
     overlap: int = 64,
     setting: Setting | None = None,
-    progress: bool = False,
 ) -> Tensor:
-    """The probability map (classes, H, W) of one image (C, H, W) of any size, uint8 or prepared by `as_input`.
+    """The probability map (classes, H, W), float32, of one image (C, H, W) of any size, uint8 or from `as_input`.
 
     The image is continued by its mirror image up to multiples of 2**depth. Where it is larger than `tile`, it
     is cut into tiles that share `overlap` pixels and are blended with weights falling towards their rims. Beside
-    image and map only one tile is held in memory. `progress` shows a bar where there is more than one.
-
-    Raises:
-        UserError: not a (C, H, W) image, or tiles that do not suit the depth.
+    image and map only one tile is held in memory. In a terminal a bar counts the tiles, where they are several.
+    Raises UserError: not a (C, H, W) image, or tiles that do not suit the depth.
     """
     if image.ndim != 3:
         raise UserError(f"the image has shape {tuple(image.shape)}: give one image as (channels, height, width)")
@@ -93,18 +83,18 @@ def predict(
     height, width = image.shape[1:]
     rows, columns = (np.pad(np.arange(side), (0, -side % step), mode="reflect") for side in (height, width))
     tiles = list(product(*(_bands(len(side), tile, overlap) for side in (rows, columns))))
+    silent = len(tiles) == 1 or None  # None: tqdm shows a bar in a terminal alone
     blended = None
     with _computing(net, head, setting) as maps_of:
-        for (y, down), (x, across) in tqdm(tiles, unit="tile", disable=not progress or len(tiles) == 1, leave=False):
+        for (y, down), (x, across) in tqdm(tiles, unit="tile", leave=False, disable=silent):
             piece = image[:, rows[y : y + tile]][:, :, columns[x : x + tile]]
             if light is not None:  # of the whole image: a tile of background alone would be all noise
                 piece = (piece.float() / 255 - light[0]) / light[1]
-            found = maps_of(piece[None])[0]
+            weighted = down[:, None] * across * maps_of(piece[None])[0]
             if blended is None:
-                blended = torch.zeros(len(found), height, width)
+                blended = torch.zeros(len(weighted), height, width)
             place = blended[:, y : y + tile, x : x + tile]
-            weight = down[:, None] * across
-            place += (weight * found)[:, : place.shape[1], : place.shape[2]]
+            place += weighted[:, : place.shape[1], : place.shape[2]]
     return blended
 
 
@@ -130,23 +120,13 @@ def _light(image: Tensor) -> tuple[float, float]:
 
 
 def _bands(side: int, tile: int, overlap: int) -> list[tuple[int, Tensor]]:
-    """Where tiles begin along one side, and each one's weights (length,): over all tiles they add up to 1."""
-    starts = list(_starts(side, tile, overlap))
-    hats = [_hat(min(side, tile), overlap) for _ in starts]
-    total = torch.zeros(side)
-    for start, hat in zip(starts, hats, strict=True):
+    """Where tiles begin along one side, and each one's weights (length,): over all tiles they add up to 1.
+
+    They are 1 inside a tile, fall linearly over the overlap and are never 0.
+    """
+    starts = [*range(0, side - tile, tile - overlap), max(side - tile, 0)]  # the last one is flush with the end
+    ramp, total = torch.arange(1, min(side, tile) + 1) / (overlap + 1), torch.zeros(side)
+    hat = torch.minimum(ramp, ramp.flip(0)).clamp(max=1)
+    for start in starts:
         total[start : start + tile] += hat
-    return [(start, hat / total[start : start + tile]) for start, hat in zip(starts, hats, strict=True)]
-
-
-def _starts(side: int, tile: int, overlap: int) -> Iterator[int]:
-    """Where tiles begin along one side: evenly stepped, the last one flush with the end."""
-    if side <= tile:
-        return iter([0])
-    return iter([*range(0, side - tile, tile - overlap), side - tile])
-
-
-def _hat(side: int, overlap: int) -> Tensor:
-    """Weights along one side of a tile: 1 inside, falling linearly over the overlap, never 0."""
-    ramp = torch.arange(1, side + 1) / (overlap + 1)
-    return torch.minimum(ramp, ramp.flip(0)).clamp(max=1)
+    return [(start, hat / total[start : start + tile]) for start in starts]

@@ -1,13 +1,15 @@
 """How a net is computed: device, number format, memory layout. It changes the time, and only the rounding."""
 
+import copy
 import re
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from course_lib.errors import UserError
-from course_lib.predict.fold import folded
+from course_lib.grid import VGGBlock
 
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -21,7 +23,7 @@ class Setting:
         precision: of the convolutions: "fp32", "bf16" or "fp16". Weights, norms and losses stay fp32.
         channels_last: store the channels of a pixel side by side (NHWC).
         compile: fuse operations with torch.compile; the first step then takes tens of seconds.
-        fold: for inference alone: norms are folded into the convolutions before them (`fold.folded`).
+        fold: for inference alone: norms are folded into the convolutions before them (`folded`).
     """
 
     device: str = "auto"
@@ -50,7 +52,7 @@ class Setting:
         return net.to(memory_format=torch.channels_last) if self.channels_last else net
 
     def compiled(self, net: nn.Module) -> nn.Module:
-        """The net with its operations fused where `compile` asks for it, else the net."""
+        """The net, with its operations fused where `compile` asks for it."""
         return torch.compile(net) if self.compile else net
 
     def for_inference(self, net: nn.Module) -> nn.Module:
@@ -61,18 +63,13 @@ class Setting:
         """Images (N, C, H, W), floats on the device -> the logits of each head, a list also where it is one."""
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        device = torch_device(self.device).type
-        with torch.autocast(device, FORMATS[self.precision], enabled=self.precision != "fp32"):
+        with torch.autocast(torch_device(self.device).type, FORMATS[self.precision], enabled=self.precision != "fp32"):
             outputs = net(images)
         return [outputs] if isinstance(outputs, Tensor) else outputs
 
 
 def torch_device(name: str) -> torch.device:
-    """ "auto", "cpu", "cuda" or "cuda:1" as a device.
-
-    Raises:
-        UserError: an unknown name, or CUDA is asked for and not there.
-    """
+    """ "auto", "cpu", "cuda" or "cuda:1" as a device. Raises UserError: an unknown name, or CUDA that is not there."""
     cuda = torch.cuda.is_available()
     if name not in ("auto", "cpu", "cuda") and not re.fullmatch(r"cuda:\d+", name):
         raise UserError(f"device {name!r} is unknown: use auto, cpu or cuda")
@@ -85,3 +82,17 @@ def cpu_has_bf16() -> bool:
     """Whether this processor multiplies bfloat16 in hardware (False where torch cannot tell)."""
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch >= 2.10
     return any(capabilities.get(unit, False) for unit in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def folded(net: nn.Module) -> nn.Module:
+    """A copy of the net, in evaluation mode, whose norms are gone: same logits up to rounding, and faster.
+
+    In evaluation batch norm is a fixed scale and shift of each channel, γ (x - μ) / √(σ² + ε) + β. The convolution
+    before it carries it in w' = w γ / √(σ² + ε) and b' = (b - μ) γ / √(σ² + ε) + β. Every `VGGBlock` is folded,
+    whatever the net around it. The copy cannot be trained on as before, nor pruned: prune first.
+    """
+    small = copy.deepcopy(net).eval()
+    for block in [module for module in small.modules() if isinstance(module, VGGBlock)]:
+        block.conv1, block.bn1 = fuse_conv_bn_eval(block.conv1, block.bn1), nn.Identity()
+        block.conv2, block.bn2 = fuse_conv_bn_eval(block.conv2, block.bn2), nn.Identity()
+    return small

@@ -6,44 +6,26 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from course_lib import files
 from course_lib.errors import UserError
-from course_lib.files import write
 
 COUNTS = ("file", "nuclei", "area")
 NUCLEI = ("file", "number", "area", "row", "column")
 
 
 class Table:
-    """A csv file that rows are added to; rows of images that are predicted again leave first.
-
-    The file begins with the rows of other images that an earlier call left. Rows that an interruption cut are left out.
-    """
+    """A csv file that rows are added to, behind the whole rows of other images than `again` that it holds already."""
 
     def __init__(self, path: Path, columns: Sequence[str], again: Iterable[Path]):
         self.path, self.columns, self.begun = path, list(columns), False
-        self.names = {image.name for image in again}
+        self.again = {image.name for image in again}
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Add rows, on the disk when this returns.
-
-        Raises:
-            UserError: the file cannot be written, or is no table of these columns.
-        """
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
+        """Add rows, on the disk when this returns. Raises UserError: it cannot be written, or has other columns."""
         if not self.begun:
-            writer.writeheader()
-            writer.writerows(self._kept())
-        writer.writerows(rows)
-        if not self.begun:
-            write(self.path, text.getvalue())
-            self.begun = True
-            return
-        try:
-            with self.path.open("ab") as file:
-                file.write(text.getvalue().encode(errors="surrogateescape"))
-        except OSError as problem:
-            raise UserError(f"{self.path} cannot be written ({problem.strerror}): free some space") from problem
+            files.write(self.path, as_csv(self._kept(), self.columns))
+        self.begun = True
+        files.append(self.path, as_csv(rows, self.columns, header=False))
 
     def _kept(self) -> list[dict[str, Any]]:
         if not self.path.is_file():
@@ -52,5 +34,15 @@ class Table:
         reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))  # behind it an interruption cut
         if reader.fieldnames not in (None, self.columns):
             raise UserError(f"{self.path} has other columns than {', '.join(self.columns)}: move it away first")
-        rows = [row for row in reader if None not in row and None not in row.values()]
-        return [row for row in rows if row["file"] not in self.names]
+        whole = [row for row in reader if None not in row and None not in row.values()]
+        return [row for row in whole if row["file"] not in self.again]
+
+
+def as_csv(rows: Iterable[dict[str, Any]], columns: Sequence[str], *, header: bool = True) -> str:
+    """Rows as comma-separated text."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -6,11 +6,12 @@ from math import prod
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
 
 from course_lib.errors import UserError
-from course_lib.relatives.base import Relative
+from course_lib.relatives.nets import Relative
 
 
 def valid_block(c_in: int, c_out: int) -> nn.Sequential:
@@ -23,15 +24,11 @@ class OriginalUNet(Relative):
 
         x_i = H(D(x_{i-1})),   x_0 = H(image);      y_N = x_N,   y_i = H([ crop(x_i), U(y_{i+1}) ])
 
-    H is two 3x3 convolutions with ReLU, neither padded nor normalised; U is a 2x2 up-convolution to widths[i] channels,
-    half of what it reads; crop cuts the middle of x_i to the size of U(y_{i+1}). N = len(widths) - 1 poolings cost a
-    rim of 6 * 2^N - 4 pixels on every side: 92 for N = 4. Weights have the deviation √(2/n), n the inputs of one output
-    value (He et al., 2015): without batch norm this keeps the activations in range.
+    H is `valid_block`, U a 2x2 up-convolution to widths[i] channels; crop cuts the middle of x_i to the size of
+    U(y_{i+1}). N poolings cost a rim of 6 * 2^N - 4 pixels on every side. Weights have the deviation √(2/n), n the
+    inputs of one output value (He et al., 2015): without batch norm this keeps the activations in range.
 
-    `forward` takes images of any size, hence `depth` is 0: nobody needs to pad for it.
-
-    Args:
-        in_channels, classes, widths: as of `NestedUNet`; widths[i] channels in row i.
+    The net itself continues an image of any size by its mirror image on all sides, hence its `depth` is 0.
     """
 
     def __init__(self, in_channels: int = 1, classes: int = 2, widths: Sequence[int] = (64, 128, 256, 512, 1024)):
@@ -52,54 +49,33 @@ class OriginalUNet(Relative):
 
     def valid(self, image: Tensor) -> Tensor:
         """Image (N, in_channels, H, W) -> logits (N, classes, H - 2 rim, W - 2 rim) of its middle, no pixel made up.
-
-        Raises:
-            UserError (a ValueError): another number of channels, H or W that give no output, or one that a pooling
-                would meet odd: H + 4 and W + 4 must be multiples of 2^N.
+        Raises UserError (a ValueError): another number of channels, or H or W without output or odd before a pooling.
         """
         self.check_shape(image.shape)
-        step, least = 2**self.poolings, 2 * self.rim + 4
-        height, width = image.shape[2:]
+        (height, width), step, least = image.shape[2:], 2**self.poolings, 2 * self.rim + 4
         if min(height, width) < least or (height + 4) % step or (width + 4) % step:
             raise UserError(
                 f"{height}x{width} does not fit unpadded convolutions: give sides of {least}, {least + step}, "
                 f"{least + 2 * step} ... pixels, or call the net itself, which continues the image"
             )
-        x = [self.down[0](image)]
-        for H in self.down[1:]:
-            x.append(H(self.D(x[-1])))
-        y = x[-1]
-        for i in reversed(range(self.poolings)):
-            up = self.U[i](y)
-            y = self.up[i](torch.cat([crop(x[i], up.shape[2:]), up], dim=1))
+        x: list[Tensor] = []
+        for H in self.down:
+            x.append(H(self.D(x[-1]) if x else image))
+        y = x.pop()
+        for skip, U, H in zip(reversed(x), reversed(self.U), reversed(self.up), strict=True):
+            up = U(y)
+            rim = (skip.shape[-1] - up.shape[-1]) // 2  # the same on all sides
+            y = H(torch.cat([F.pad(skip, [-rim] * 4), up], dim=1))
         return self.head(y)
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """Image (N, in_channels, H, W) of any size -> a list that holds the logits (N, classes, H, W).
-
-        The image is continued by its mirror image on all sides; what `valid` makes of it is cut to H x W.
-
-        Raises:
-            UserError (a ValueError): another number of channels.
-        """
-        self.check_shape(image.shape)
+    def _logits(self, image: Tensor) -> list[Tensor]:
         height, width = image.shape[2:]
-        rows, columns = self._mirrored(height, image.device), self._mirrored(width, image.device)
-        return [self.valid(image[:, :, rows][:, :, :, columns])[:, :, :height, :width]]
-
-    def _mirrored(self, side: int, device: torch.device) -> Tensor:
-        """Where each pixel along one continued side comes from: `rim` before 0, and enough behind the last."""
-        step = 2**self.poolings
-        whole = 4 + step * max(0, -(-(side - 4) // step))  # the smallest output of `valid` that covers the side
-        # numpy reflects as often as it takes; torch refuses a rim wider than the image.
-        places = np.pad(np.arange(side), (self.rim, whole + self.rim - side), mode="reflect")
-        return torch.from_numpy(places).to(device)
-
-
-def crop(x: Tensor, size: Sequence[int]) -> Tensor:
-    """The middle of (N, C, h, w), of height size[0] and width size[1]."""
-    top, left = ((old - new) // 2 for old, new in zip(x.shape[2:], size, strict=True))
-    return x[:, :, top : top + size[0], left : left + size[1]]
+        for axis, side in ((2, height), (3, width)):
+            short = max(4 - side, (4 - side) % 2**self.poolings)  # of the next larger side that `valid` can put out
+            # numpy reflects as often as it takes; torch refuses a rim wider than the image.
+            places = np.pad(np.arange(side), (self.rim, self.rim + short), mode="reflect")
+            image = image.index_select(axis, torch.from_numpy(places).to(image.device))
+        return [self.valid(image)[:, :, :height, :width]]
 
 
 def border_weights(labels: Tensor, *, w0: float = 10.0, sigma: float = 5.0) -> Tensor:
@@ -107,20 +83,12 @@ def border_weights(labels: Tensor, *, w0: float = 10.0, sigma: float = 5.0) -> T
 
         w(x) = w_c(x) + w0 exp(-(d_1(x) + d_2(x))² / (2 σ²))
 
-    d_1 and d_2 are the distances in pixels to the nearest and the second nearest nucleus, 0 inside of it, so pixels
-    between two near nuclei weigh most. With fewer than two nuclei the second term is 0. w_c gives the background and
-    the nuclei of an image the same sum, and has mean 1; where one of them is missing it is 1.
+    d_1 and d_2 are the distances to the nearest and the second nearest nucleus, 0 inside of it, and like σ in pixels;
+    with fewer than two nuclei the second term is 0. w_c gives the background and the nuclei of an image the same sum,
+    and has mean 1; where one of them is missing it is 1.
 
-    Args:
-        labels: instance labels, integers (H, W) or (N, H, W); 0 is background.
-        w0: the second term where both distances are 0.
-        sigma: how fast it falls, in pixels.
-
-    Returns:
-        float32, shaped as labels, on the CPU.
-
-    Raises:
-        UserError: labels of another shape, or sigma that is not positive.
+    labels are integers (H, W) or (N, H, W), one number a nucleus, 0 the background -> float32, as large, on the CPU.
+    Raises UserError: labels of another shape, or sigma that is not positive.
     """
     if labels.ndim not in (2, 3):
         raise UserError(f"the labels have shape {tuple(labels.shape)}: give (height, width) or (N, height, width)")

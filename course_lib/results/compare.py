@@ -30,9 +30,7 @@ def paired_interval(a: Sequence[float], b: Sequence[float]) -> Interval:
 
     What both runs of a pair share, an easy draw of images or a lucky order, cancels in the difference. The
     interval takes the differences to be normally distributed (Student, 1908).
-
-    Raises:
-        ValueError: fewer than two pairs, or values without a partner.
+    Raises ValueError: fewer than two pairs, or values without a partner.
     """
     if len(a) != len(b):
         raise ValueError(f"{len(a)} values and {len(b)} make no pairs: give one of each for every seed")
@@ -65,8 +63,7 @@ def bootstrap(a: np.ndarray, b: np.ndarray, *, draws: int = 10_000, seed: int = 
     Args:
         a, b: the scores of two nets, (seeds, images) each; the same seed and the same image in the same place.
 
-    Raises:
-        ValueError: the shapes differ, there is nothing to draw from, or a score is not a number.
+    Raises ValueError: the shapes differ, there is nothing to draw from, or a score is not a number.
     """
     if np.shape(a) != np.shape(b) or np.ndim(a) != 2 or 0 in np.shape(a):
         raise ValueError(f"scores of shapes {np.shape(a)} and {np.shape(b)}: give (seeds, images), the same for both")

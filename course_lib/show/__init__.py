@@ -3,6 +3,8 @@
 from course_lib.show.diagram import NAMES, grid
 from course_lib.show.figures import (
     LINES,
+    View,
+    bare,
     canvas,
     display,
     draw_errors,
@@ -17,6 +19,6 @@ from course_lib.show.palette import BLACK, BLUE, GREEN, GREY, INVENTED, MISSED, 
 
 __all__ = [
     "BLACK", "BLUE", "GREEN", "GREY", "INVENTED", "LINES", "MISSED", "NAMES", "ORANGE", "RED", "SKY", "WHITE", "YELLOW",
-    "canvas", "display", "draw_errors", "draw_overlay", "error_map", "grid", "overlay", "pixels", "points",
-    "training_curve",
+    "View", "bare", "canvas", "display", "draw_errors", "draw_overlay", "error_map", "grid", "overlay", "pixels",
+    "points", "training_curve",
 ]  # fmt: skip

@@ -1,36 +1,58 @@
-"""Figures. Every function returns a matplotlib Figure; `display` puts it into a notebook with its alt text."""
+"""Figures. Functions return a matplotlib Figure; `display` puts it into a notebook with its alt text."""
 
 import io
-from collections.abc import Sequence
-from itertools import cycle
+from collections.abc import Callable, Sequence
+from itertools import cycle, zip_longest
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from course_lib.show.palette import BLACK, BLUE, GREEN, GREY, INVENTED, MISSED, ORANGE, RED, SKY, rgb
+from course_lib.show.palette import BLACK, BLUE, GREEN, GREY, INVENTED, MISSED, ORANGE, RED, SKY
 
 LINES = [(BLUE, "solid"), (RED, "dashed"), (GREEN, "dashdot"), (ORANGE, "dotted"), (SKY, (0, (5, 1))), (BLACK, "solid")]
 
 
+class Spot(NamedTuple):
+    """A round place in a figure that answers when it is pointed at; fractions of the width and of the height."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+    text: str
+
+
+class View(NamedTuple):
+    """One state of an interactive view: a figure, what it shows in a sentence, and lines to print below it."""
+
+    figure: Figure
+    alt: str
+    text: str
+    spots: Sequence[Spot] = ()
+
+
 def display(figure: Figure, alt: str) -> None:
     """Show a figure in a notebook, with the sentence that a reader who cannot see it gets instead."""
-    from IPython.display import Image
-    from IPython.display import display as show
+    import IPython.display
 
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=100, metadata={"Software": None})
-    image = Image(png.getvalue())  # IPython 7 knows no `alt` here
-    show(image, metadata={"image/png": {"alt": alt}})
+    image = IPython.display.Image(png(figure))  # IPython 7 knows no `alt` here
+    IPython.display.display(image, metadata={"image/png": {"alt": alt}})
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a file, 100 pixels an inch; drawn anew it gives the same bytes."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=100, metadata={"Software": None})
+    return out.getvalue()
 
 
 def canvas(columns: int = 1, *, rows: int = 1, width: float = 6, height: float = 3.2) -> tuple[Figure, list[Axes]]:
-    """An empty figure in the style of the course, `width` x `height` inches, and its axes row by row.
-
-    Six inches are what a phone still shows readably; type is never smaller than 9 points.
-    """
+    """An empty figure, `width` x `height` inches (a phone shows six readably), and its axes row by row."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for axis in axes:
@@ -39,65 +61,57 @@ def canvas(columns: int = 1, *, rows: int = 1, width: float = 6, height: float =
     return figure, axes
 
 
+def bare(axis: Axes, title: str = "", *, fontsize: int = 9) -> None:
+    """A panel that shows a picture: its title and neither frame nor ticks."""
+    axis.set_title(title, fontsize=fontsize)
+    axis.axis("off")
+
+
 def overlay(
     images: Tensor, masks: Tensor, predicted: Tensor | None = None, *, titles: Sequence[str] = (), columns: int = 4,
     names: tuple[str, str] = ("true", "predicted"),
 ) -> Figure:  # fmt: skip
     """Images with the true outline (blue) and, where given, the predicted one (orange, dashed); `names` for the key.
 
-    Args:
-        images: uint8 (N, 3, H, W) or floats in 0..1.
-        masks, predicted: (N, 1, H, W), bool or {0, 1}.
+    Images are (N, 3, H, W), uint8 or floats in 0..1, masks and predicted ones (N, 1, H, W), bool or {0, 1}.
     """
-    figure, axes = _panels(len(images), columns)
-    for n, axis in enumerate(axes):
-        draw_overlay(axis, images[n], masks[n], None if predicted is None else predicted[n])
-        axis.set_title(titles[n] if titles else "", fontsize=10)
-    _legend(figure, {names[0]: BLUE} | ({names[1]: ORANGE} if predicted is not None else {}))
-    return figure
+    if predicted is None:
+        return _panels(draw_overlay, [images, masks], titles=titles, columns=columns, colours={names[0]: BLUE})
+    colours = {names[0]: BLUE, names[1]: ORANGE}
+    return _panels(draw_overlay, [images, masks, predicted], titles=titles, columns=columns, colours=colours)
 
 
 def error_map(
     images: Tensor, masks: Tensor, predicted: Tensor, *, titles: Sequence[str] = (), columns: int = 4
 ) -> Figure:
-    """Where a prediction is wrong: missed pixels in blue, invented ones in orange, over the image in pale grey.
-
-    Arguments as `overlay`.
-    """
-    figure, axes = _panels(len(images), columns)
-    for n, axis in enumerate(axes):
-        draw_errors(axis, images[n], masks[n], predicted[n])
-        axis.set_title(titles[n] if titles else "", fontsize=10)
-    _legend(figure, {"missed": MISSED, "invented": INVENTED})
-    return figure
+    """Where a prediction is wrong: missed pixels blue, invented ones orange, the image pale. Arguments as `overlay`."""
+    colours = {"missed": MISSED, "invented": INVENTED}
+    return _panels(draw_errors, [images, masks, predicted], titles=titles, columns=columns, colours=colours)
 
 
 def draw_overlay(axis: Axes, image: Tensor, mask: Tensor, predicted: Tensor | None = None) -> None:
     """One panel of `overlay`: an image (3, H, W), masks (1, H, W)."""
     axis.imshow(pixels(image))
-    _outline(axis, mask, BLUE, "solid")
-    if predicted is not None:
-        _outline(axis, predicted, ORANGE, "dashed")
+    for one, colour, style in ((mask, BLUE, "solid"), (predicted, ORANGE, "dashed")):
+        if one is not None and one.any():
+            framed = np.pad(one[0].float().cpu().numpy(), 1)  # background closes what the image border cuts
+            x, y = np.arange(framed.shape[1]) - 1, np.arange(framed.shape[0]) - 1
+            axis.contour(x, y, framed, levels=[0.5], colors=[colour], linewidths=1.4, linestyles=style)
 
 
 def draw_errors(axis: Axes, image: Tensor, mask: Tensor, predicted: Tensor) -> None:
     """One panel of `error_map`: an image (3, H, W), masks (1, H, W)."""
-    true, found = mask[0].bool().cpu().numpy(), predicted[0].bool().cpu().numpy()
-    grey = 0.82 + 0.18 * pixels(image).mean(axis=2, keepdims=True)  # paler than both kinds of mistakes
-    picture = np.repeat(grey, 3, axis=2)
-    picture[true & ~found] = rgb(MISSED)
-    picture[found & ~true] = rgb(INVENTED)
+    true, positive = mask[0].bool().cpu().numpy(), predicted[0].bool().cpu().numpy()
+    picture = np.repeat(0.82 + 0.18 * pixels(image).mean(axis=2, keepdims=True), 3, axis=2)  # paler than mistakes
+    picture[true & ~positive] = to_rgb(MISSED)
+    picture[positive & ~true] = to_rgb(INVENTED)
     axis.imshow(picture)
 
 
 def training_curve(
     runs: dict[str, Sequence[Sequence[dict[str, float]]]], *, key: str = "val_iou", label: str = ""
 ) -> Figure:
-    """One line a name: the mean over its runs of a row's value by epoch, and a band from lowest to highest.
-
-    Args:
-        runs: name -> runs, each a list of the rows that `fit` yields.
-    """
+    """One line a name: by epoch, the mean over its runs, lists of the rows of `fit`; a band from lowest to highest."""
     figure, (axis,) = canvas()
     for (name, rows), (colour, dash) in zip(runs.items(), cycle(LINES), strict=False):
         epochs = [row["epoch"] for row in rows[0]]
@@ -129,34 +143,28 @@ def points(groups: dict[str, dict[str, Sequence[float]]], *, label: str = "", ze
     return figure
 
 
-def _panels(count: int, columns: int) -> tuple[Figure, list[Axes]]:
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(1.55 * columns, 1.8 * rows + 0.3), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes:
-        axis.axis("off")
-    return figure, list(axes[:count])
-
-
 def pixels(image: Tensor) -> np.ndarray:
     """An image (C, H, W), uint8 or 0..1, of 1 or 3 channels, as matplotlib wants it: (H, W, 3), 0..1."""
     image = image.float() / 255 if not image.is_floating_point() else image
     return image.permute(1, 2, 0).expand(-1, -1, 3).clamp(0, 1).cpu().numpy()
 
 
-def _outline(axis: Axes, mask: Tensor, colour: str, style: str) -> None:
-    # A frame of background closes the outline of what the image border cuts.
-    framed = np.pad(mask[0].float().cpu().numpy(), 1)
-    if framed.any():
-        x, y = np.arange(framed.shape[1]) - 1, np.arange(framed.shape[0]) - 1
-        axis.contour(x, y, framed, levels=[0.5], colors=[colour], linewidths=1.4, linestyles=style)
+def keys(colours: dict[str, str]) -> list[Line2D]:
+    """Entries of a legend, name -> colour: a short thick line each."""
+    return [Line2D([], [], color=colour, linewidth=4, label=name) for name, colour in colours.items()]
 
 
-def _legend(figure: Figure, names: dict[str, str]) -> None:
-    handles = [_key(name, colour) for name, colour in names.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(names), frameon=False, fontsize=9)
-
-
-def _key(name: str, colour: str) -> Line2D:
-    return Line2D([], [], color=colour, linewidth=4, label=name)
+def _panels(
+    draw: Callable[..., None], batches: list[Tensor], *, titles: Sequence[str], columns: int, colours: dict[str, str]
+) -> Figure:
+    """A panel for each image, drawn from one of every batch, in rows of `columns`; below, what the colours mean."""
+    count = len(batches[0])
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure, axes = canvas(columns, rows=rows, width=1.55 * columns, height=1.8 * rows + 0.3)
+    for axis, title in zip_longest(axes, titles[:count], fillvalue=""):
+        bare(axis, title, fontsize=10)
+    for axis, *one in zip(axes, *batches, strict=False):
+        draw(axis, *one)
+    figure.legend(handles=keys(colours), loc="outside lower center", ncols=len(colours), frameon=False, fontsize=9)
+    return figure

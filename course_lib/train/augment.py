@@ -45,13 +45,11 @@ def draw(count: int, generator: Generator, *, channels: int = 3) -> Draw:
 
 def apply(images: Tensor, masks: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
     """Do what was drawn to images (N, C, H, W), floats in 0..1, and masks (N, 1, H, W); types are kept.
-
     Images that are not square are flipped and shifted but not turned.
     """
     both = torch.cat([images, masks.to(images.dtype)], dim=1)
     both = crop(turn(both, drawn), drawn)
-    images, masks = both[:, :-1], both[:, -1:].to(masks.dtype)
-    return light(images, drawn), masks
+    return light(both[:, :-1], drawn), both[:, -1:].to(masks.dtype)
 
 
 def turn(batch: Tensor, drawn: Draw) -> Tensor:
@@ -69,10 +67,10 @@ def crop(batch: Tensor, drawn: Draw) -> Tensor:
     height, width = batch.shape[2:]
     reach = [int(SHIFT * side) for side in (height, width)]
     padded = F.pad(batch, (reach[1], reach[1], reach[0], reach[0]), mode="reflect")
-    sides = torch.tensor([height, width])
-    start = ((drawn.shift * sides).trunc().long() + torch.tensor(reach)).to(batch.device)  # (N, 2)
-    rows = start[:, 0, None] + torch.arange(height, device=batch.device)  # (N, H)
-    columns = start[:, 1, None] + torch.arange(width, device=batch.device)  # (N, W)
+    start = (drawn.shift * torch.tensor([height, width])).trunc().long() + torch.tensor(reach)
+    down, right = start.to(batch.device)[:, :, None].unbind(1)  # (N, 1) each
+    rows = down + torch.arange(height, device=batch.device)  # (N, H)
+    columns = right + torch.arange(width, device=batch.device)  # (N, W)
     image = torch.arange(len(batch), device=batch.device)[:, None, None]
     return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] needs="-" minutes=1
 # # What will we be able to do?
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({{COLAB}})

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] needs="00" minutes=1
 # # When is a mask right?
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({{COLAB}})

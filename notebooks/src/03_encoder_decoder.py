@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] needs="02" minutes=2
 # # What is lost on the way down?
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({{COLAB}})

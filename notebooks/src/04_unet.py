@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] needs="02, 03" minutes=3
 # # What do skip connections carry?
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({{COLAB}})

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] needs="04" minutes=3
 # # How deep should it be?
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({{COLAB}})

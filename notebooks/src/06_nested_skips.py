@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] needs="04; for its last section the interval of 05" minutes=1
 # # Must we choose one depth?
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({{COLAB}})

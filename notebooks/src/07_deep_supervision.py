@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] needs="06; the interval of 05" minutes=3
 # # How do gradients reach the middle?
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({{COLAB}})

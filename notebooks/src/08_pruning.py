@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] needs="06, 07; the interval of 05" minutes=3
 # # What may be cut, and why only afterwards?
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({{COLAB}})

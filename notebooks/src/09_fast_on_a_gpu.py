@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] needs="06, 08" minutes=1
 # # Where does the time go?
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({{COLAB}})
@@ -34,8 +34,7 @@ from course_lib.grid import NestedUNet
 from course_lib.lesson import presets
 from course_lib.losses import bce_dice, deep_supervision
 from course_lib.predict import as_input
-from course_lib.predict.fold import folded
-from course_lib.predict.setting import Setting, torch_device
+from course_lib.predict.setting import Setting, folded, torch_device
 from course_lib.results import race
 from course_lib.train import augment
 
@@ -394,7 +393,7 @@ print(results.table(speed_rows("pruned inference"), [*columns, "share of MACs", 
 #
 # All of this serves one number: how long until the net is as good as the usual recipe makes it? The recipe is the one
 # of the most widely used PyTorch code for UNet++: 100 epochs of SGD at a learning rate that starts at 0.001 and falls
-# along a cosine, batches of 16, plain fp32, every image changed by itself on the CPU. `course_lib/results/race.py` has it in
+# along a cosine, batches of 16, plain fp32, every image changed by itself on the CPU. `benchmarks/race.py` has it in
 # forty lines. What it reaches on our validation part, the mean of three seeds, is **the mark**. An entrant's time runs
 # from its first batch until its validation IoU passes the mark.
 #
@@ -405,8 +404,9 @@ print(results.table(speed_rows("pruned inference"), [*columns, "share of MACs", 
 raced = results.load_results("race")
 print(raced["about"])
 print("Measured on", raced["measured"]["device"], raced["measured"]["date"])
-for name, entrant in race.RACE.items():
-    print(f"{name:15} {entrant.changed}")
+entrants = {row["entrant"]: row["changed"] for row in raced["rows"]}
+for name, changed in entrants.items():
+    print(f"{name:15} {changed}")
 print(f"the mark: pooled IoU {race.mark_of(raced['rows']):.3f}")
 
 # %%
@@ -416,7 +416,7 @@ records = {line["entrant"]: line["seconds"] for line in lines if line["record"]}
 
 # %%
 figure, (axis,) = show.canvas(height=3.2)
-for (name, _), (colour, dash) in zip(race.RACE.items(), [*show.LINES, (show.GREY, "dashed")]):
+for name, (colour, dash) in zip(entrants, [*show.LINES, (show.GREY, "dashed")]):
     runs = [row for row in raced["rows"] if row["entrant"] == name]
     seconds = np.mean([np.cumsum(row["seconds_of_epochs"]) for row in runs], axis=0)
     scores = np.mean([row["val_iou"] for row in runs], axis=0)
@@ -475,15 +475,31 @@ assert by_batch[3] < 1.2 * by_batch[0] and by_batch[5] > 1.5 * by_batch[4]
 
 # %% [markdown]
 # **The arithmetic is not what takes the time.** In half precision 64 images take no longer than 8. With 16 images no setting
-# reaches 5 % of the matrix product, with 256 it is 8 %. A step is hundreds of small calls, which Python hands over one by
-# one; that is the likely cause. A whole step recorded as one **CUDA graph** would test it: `benchmarks/speed.py --graphs`
-# has it, and it was not measured yet. The rounds vary up to threefold; why was not looked into.
+# reaches 5 % of the matrix product, with 256 it is 8 %. The cases of this table took turns, and its rounds vary up to
+# threefold. In a second run on such a card each case had a block of its own:
+
+# %% tags=["nbval-check-output"]
+day = results.load_results("gpu_day")
+print("Measured on", day["measured"]["device"], day["measured"]["date"])
+stage = {name: [row for row in day["rows"] if row["stage"] == name] for name in ("step", "profile")}
+print(results.table(stage["step"], ["case", "ms", "min", "max", "times as fast"]))
+kernels = [row for row in stage["profile"] if row["kernel"] == "all" or "upsample" in row["kernel"]]
+print(
+    results.table(
+        [row | {"kernel": row["kernel"][-50:]} for row in kernels], ["case", "kernel", "ms"]
+    )
+)
+
+# %% [markdown]
+# **Two things take the time, and each has a lever of its own.** In plain fp32 the kernels of a step need 25.6 ms, nearly all
+# of its 27.0: the GPU is busy. Up-sampling alone needs 9.8 of them, because in this layout one thread walks through all
+# channels of a pixel. Channels last mends that. With half precision beside it the kernels need 8.9 ms, and the step still
+# takes 25.4: now the GPU waits for Python, which hands over a thousand kernels one by one.
 #
-# So what the levers of the CPU gain here is not settled. In these rounds, taken in turns, half precision makes the step
-# slower, 0.87 times, and 0.75 with channels last. In the runs of the race below (`data/results/race_gpu.json`), one
-# after the other, both together take 0.49 s an epoch and plain fp32 takes 0.72. One optimiser call for all weights
-# (`fused`) makes the step 1.20 times as fast as in plain fp32, though the rounds overlap; `fit` uses it on a GPU. And
-# larger batches pay: 0.42 ms an image in a batch of 256, 5.78 in one of 8.
+# Recorded as one **CUDA graph** (`benchmarks/recorded.py`) the same kernels are handed over in one call. The step takes 9.2 ms,
+# 2.94 times as fast as plain fp32. With deterministic kernels, 20 recorded steps leave the weights of 20 others bit for
+# bit. In plain fp32 the graph gains next to nothing, for there nobody waited. And where calls are what one waits for,
+# larger batches pay: in the first table 0.42 ms an image in a batch of 256, 5.78 in one of 8.
 
 # %% tags=["nbval-check-output"]
 print(results.table(gpu_rows["inference"], [*timed, "times as fast"]))
@@ -550,8 +566,8 @@ results.record(
 #
 # ## One honest limit
 #
-# The times are of one processor and one GPU. Another card, Colab's T4 say, shifts the balance between arithmetic and calls.
-# CUDA graphs and several GPUs were not measured yet.
+# The times are of one processor and one kind of GPU. Another card, Colab's T4 say, shifts the balance between arithmetic and
+# calls. `fit` does not record its step yet, and several GPUs were not measured.
 #
 # ## The next question
 #

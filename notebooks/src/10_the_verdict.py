@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] needs="01, 05, 06, 08" minutes=3
 # # Is it just more parameters?
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({{COLAB}})

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] needs="04, 06, 10" minutes=3
 # # What came next?
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({{COLAB}})

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] needs="01, 06" minutes=1
 # # Does it work on mine?
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({{COLAB}})

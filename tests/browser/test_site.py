@@ -9,7 +9,7 @@ import pytest
 
 from tests.browser.conftest import missing
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "build_site.py"
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.browser
 
 
@@ -17,7 +17,9 @@ pytestmark = pytest.mark.browser
 def site(tmp_path_factory):
     pytest.importorskip("playwright", reason='browser tests need playwright: pip install -e ".[browser]"')
     out = tmp_path_factory.mktemp("site")
-    built = subprocess.run([sys.executable, TOOL, "--out", out], capture_output=True, text=True)
+    built = subprocess.run(
+        [sys.executable, "-m", "tools.publish.site", "--out", out], capture_output=True, text=True, cwd=ROOT
+    )
     if built.returncode == 2:
         missing(built.stderr)
     assert built.returncode == 0, built.stderr
@@ -42,7 +44,7 @@ def test_a_walk_through_the_site(site, watched, serve):
     before = slider.get_attribute("aria-valuenow")
     slider.press("ArrowLeft")
     assert slider.get_attribute("aria-valuenow") != before
-    picture = page.locator(".widget-output img[src^='data:image/png']").first
+    picture = page.locator(".widget-html-content img[src^='data:image/png']").first
     assert picture.get_attribute("alt").startswith("UNet++ of depth 4")
 
 

@@ -40,7 +40,7 @@ def test_its_controls_change_the_picture(lab, watched, lesson):
     page.wait_for_function(IDLE)
     errors = page.locator('[data-mime-type="application/vnd.jupyter.error"]')
     assert errors.count() == 0, errors.first.inner_text()
-    explorers = page.locator(".widget-interact")
+    explorers = page.locator(".widget-vbox")
     assert explorers.count() == len(LESSONS[lesson])
     for number in range(explorers.count()):
         explorer = explorers.nth(number)
@@ -61,7 +61,7 @@ def shoot(explorer, name: str) -> None:
 
 def picture(explorer) -> str:
     """What the explorer shows: its page, with the picture."""
-    return explorer.locator(".widget-output").inner_html()
+    return explorer.locator(".widget-html-content").inner_html()
 
 
 def changed(page, explorer, before: str) -> str:

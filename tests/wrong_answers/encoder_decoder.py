@@ -11,162 +11,138 @@ CHECK, LESSON, EXERCISE = check_encoder_decoder, "03_encoder_decoder", "EncoderD
 
 
 class Base(nn.Module):
-    """An encoder-decoder in pieces, so that each wrong answer changes one."""
+    """An encoder-decoder in pieces, so that each wrong answer changes one. A U-Net joins skips to it."""
 
     block = VGGBlock
 
     def __init__(self, in_channels, classes, widths):
         super().__init__()
         self.down = nn.ModuleList(self.block(a, b) for a, b in pairwise((in_channels, *widths)))
-        self.up = nn.ModuleList(self.block(a, b) for a, b in pairwise(widths[::-1]))
+        self.up = nn.ModuleList(self.block(self.joined(a, b), b) for a, b in pairwise(widths[::-1]))
         self.head = nn.Conv2d(widths[0], classes, 1)
+        for name, layer in self.other(classes, widths).items():
+            setattr(self, name, layer)
+
+    def joined(self, below, own):
+        return below
+
+    def other(self, classes, widths):
+        return {}
 
     def forward(self, x):
+        *skips, x = self.encode(x)
+        return self.head(self.decode(x, skips[::-1]))
+
+    def encode(self, x):
+        maps = []
         for i, block in enumerate(self.down):
-            x = block(self.pool(x) if i > 0 else x)
-        for block in self.up:
-            x = block(self.enlarge(x))
-        return self.head(x)
+            x = block(self.entering(i, x))
+            maps.append(x)
+        return maps
+
+    def entering(self, i, x):
+        return self.pool(x) if i > 0 else x
 
     def pool(self, x):
         return F.max_pool2d(x, 2)
 
+    def decode(self, x, skips):
+        for i, skip in enumerate(skips):
+            x = self.node(i, x, skip)
+        return x
+
+    def node(self, i, x, skip):
+        return self.up[i](self.join(skip, self.enlarge(x)))
+
     def enlarge(self, x):
         return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
 
+    def join(self, skip, up):
+        return up
 
-class SkipsConcatenated(Base):
-    def __init__(self, in_channels, classes, widths):
-        super().__init__(in_channels, classes, widths)
-        self.up = nn.ModuleList(VGGBlock(a + b, b) for a, b in pairwise(widths[::-1]))
+
+def changed(name, **pieces):
+    return type(name, (Base,), pieces)
+
+
+SkipsConcatenated = changed(
+    "SkipsConcatenated",
+    joined=lambda net, below, own: below + own,
+    join=lambda net, skip, up: torch.cat([skip, up], dim=1),
+)
+# As many weights as the right answer.
+SkipsAdded = changed("SkipsAdded", node=lambda net, i, x, skip: skip + net.up[i](net.enlarge(x)))
+
+NearestUpSampling = changed("NearestUpSampling", enlarge=lambda net, x: F.interpolate(x, scale_factor=2))
+CornersNotAligned = changed(
+    "CornersNotAligned", enlarge=lambda net, x: F.interpolate(x, scale_factor=2, mode="bilinear")
+)
+AveragePooling = changed("AveragePooling", pool=lambda net, x: F.avg_pool2d(x, 2))
+EverySecondPixel = changed("EverySecondPixel", pool=lambda net, x: x[..., ::2, ::2])
+OverlappingPooling = changed("OverlappingPooling", pool=lambda net, x: F.max_pool2d(x, 3, stride=2, padding=1))
+StridedConvolutions = changed(
+    "StridedConvolutions",
+    other=lambda net, classes, widths: {"halve": nn.ModuleList(nn.Conv2d(a, a, 2, stride=2) for a in widths[:-1])},
+    entering=lambda net, i, x: net.halve[i - 1](x) if i > 0 else x,
+)
+TransposedConvolutions = changed(
+    "TransposedConvolutions",
+    other=lambda net, classes, widths: {
+        "enlargers": nn.ModuleList(nn.ConvTranspose2d(a, a, 2, stride=2) for a in widths[:0:-1])
+    },
+    node=lambda net, i, x, skip: net.up[i](net.enlargers[i](x)),
+)
+
+NoHead = changed("NoHead", other=lambda net, classes, widths: {"head": nn.Identity()})
+HeadOf3x3 = changed(
+    "HeadOf3x3", other=lambda net, classes, widths: {"head": nn.Conv2d(widths[0], classes, 3, padding=1)}
+)
+HeadWithoutBias = changed(
+    "HeadWithoutBias", other=lambda net, classes, widths: {"head": nn.Conv2d(widths[0], classes, 1, bias=False)}
+)
+Probabilities = changed("Probabilities", forward=lambda net, x: Base.forward(net, x).sigmoid())
+ReLUBehindTheHead = changed("ReLUBehindTheHead", forward=lambda net, x: Base.forward(net, x).relu())
+ListOfLogits = changed("ListOfLogits", forward=lambda net, x: [Base.forward(net, x)])
+AlwaysZero = changed("AlwaysZero", forward=lambda net, x: 0 * Base.forward(net, x))
+
+OneHalvingShort = changed(
+    "OneHalvingShort",
+    entering=lambda net, i, x: net.pool(x) if 0 < i < len(net.down) - 1 else x,
+    node=lambda net, i, x, skip: net.up[i](net.enlarge(x) if i > 0 else x),
+)
+OneHalvingTooMany = changed(
+    "OneHalvingTooMany",
+    entering=lambda net, i, x: net.pool(x),
+    decode=lambda net, x, skips: net.enlarge(Base.decode(net, x, skips)),
+)
+HalfSize = changed("HalfSize", entering=lambda net, i, x: net.pool(x))
+
+DetachedBelow = changed("DetachedBelow", pool=lambda net, x: Base.pool(net, x).detach())
+EncoderWithoutGradient = changed("EncoderWithoutGradient", encode=torch.no_grad()(Base.encode))
+AllWithoutGradient = changed("AllWithoutGradient", forward=torch.no_grad()(Base.forward))
+
+UnusedBlock = changed("UnusedBlock", other=lambda net, classes, widths: {"middle": VGGBlock(widths[-1], widths[-1])})
+OneBlockTooMany = changed(
+    "OneBlockTooMany",
+    other=lambda net, classes, widths: {"middle": VGGBlock(widths[-1], widths[-1])},
+    decode=lambda net, x, skips: Base.decode(net, net.middle(x), skips),
+)
+DecoderFromTheTop = changed(
+    "DecoderFromTheTop",
+    other=lambda net, classes, widths: {"up": nn.ModuleList(VGGBlock(b, a) for a, b in pairwise(widths))},
+    node=lambda net, i, x, skip: net.up[-1 - i](net.enlarge(x)),
+)
+BlocksBeforeDoubling = changed("BlocksBeforeDoubling", node=lambda net, i, x, skip: net.enlarge(net.up[i](x)))
+
+
+class DoubledAtTheEnd(Base):
+    """The head works at the lowest size, and its logits are blown up at once."""
+
+    def node(self, i, x, skip):
+        return self.up[i](x)
 
     def forward(self, x):
-        skips = []
-        for i, block in enumerate(self.down):
-            x = block(self.pool(x) if i > 0 else x)
-            skips.append(x)
-        for block, skip in zip(self.up, skips[-2::-1], strict=True):
-            x = block(torch.cat([skip, self.enlarge(x)], dim=1))
-        return self.head(x)
-
-
-class SkipsAdded(Base):
-    """As many weights as the right answer."""
-
-    def forward(self, x):
-        skips = []
-        for i, block in enumerate(self.down):
-            x = block(self.pool(x) if i > 0 else x)
-            skips.append(x)
-        for block, skip in zip(self.up, skips[-2::-1], strict=True):
-            x = skip + block(self.enlarge(x))
-        return self.head(x)
-
-
-class NearestUpSampling(Base):
-    def enlarge(self, x):
-        return F.interpolate(x, scale_factor=2)
-
-
-class CornersNotAligned(Base):
-    def enlarge(self, x):
-        return F.interpolate(x, scale_factor=2, mode="bilinear")
-
-
-class AveragePooling(Base):
-    def pool(self, x):
-        return F.avg_pool2d(x, 2)
-
-
-class EverySecondPixel(Base):
-    def pool(self, x):
-        return x[..., ::2, ::2]
-
-
-class OverlappingPooling(Base):
-    def pool(self, x):
-        return F.max_pool2d(x, 3, stride=2, padding=1)
-
-
-class StridedConvolutions(Base):
-    def __init__(self, in_channels, classes, widths):
-        super().__init__(in_channels, classes, widths)
-        self.halve = nn.ModuleList(nn.Conv2d(a, a, 2, stride=2) for a in widths[:-1])
-
-    def forward(self, x):
-        for i, block in enumerate(self.down):
-            x = block(self.halve[i - 1](x) if i > 0 else x)
-        for block in self.up:
-            x = block(self.enlarge(x))
-        return self.head(x)
-
-
-class TransposedConvolutions(Base):
-    def __init__(self, in_channels, classes, widths):
-        super().__init__(in_channels, classes, widths)
-        self.enlargers = nn.ModuleList(nn.ConvTranspose2d(a, a, 2, stride=2) for a in widths[:0:-1])
-
-    def forward(self, x):
-        for i, block in enumerate(self.down):
-            x = block(self.pool(x) if i > 0 else x)
-        for block, double in zip(self.up, self.enlargers, strict=True):
-            x = block(double(x))
-        return self.head(x)
-
-
-class NoHead(Base):
-    def __init__(self, in_channels, classes, widths):
-        super().__init__(in_channels, classes, widths)
-        self.head = nn.Identity()
-
-
-class HeadOf3x3(Base):
-    def __init__(self, in_channels, classes, widths):
-        super().__init__(in_channels, classes, widths)
-        self.head = nn.Conv2d(widths[0], classes, 3, padding=1)
-
-
-class HeadWithoutBias(Base):
-    def __init__(self, in_channels, classes, widths):
-        super().__init__(in_channels, classes, widths)
-        self.head = nn.Conv2d(widths[0], classes, 1, bias=False)
-
-
-class Probabilities(Base):
-    def forward(self, x):
-        return super().forward(x).sigmoid()
-
-
-class ReLUBehindTheHead(Base):
-    def forward(self, x):
-        return super().forward(x).relu()
-
-
-class OneHalvingShort(Base):
-    def forward(self, x):
-        for i, block in enumerate(self.down):
-            x = block(self.pool(x) if 0 < i < len(self.down) - 1 else x)
-        for i, block in enumerate(self.up):
-            x = block(self.enlarge(x) if i > 0 else x)
-        return self.head(x)
-
-
-class OneHalvingTooMany(Base):
-    def forward(self, x):
-        for block in self.down:
-            x = block(self.pool(x))
-        for block in self.up:
-            x = block(self.enlarge(x))
-        return self.head(self.enlarge(x))
-
-
-class HalfSize(Base):
-    def forward(self, x):
-        for block in self.down:
-            x = block(self.pool(x))
-        for block in self.up:
-            x = block(self.enlarge(x))
-        return self.head(x)
+        return F.interpolate(super().forward(x), size=x.shape[2:], mode="bilinear", align_corners=True)
 
 
 class BlocksInAPlainList(Base):
@@ -197,97 +173,12 @@ class ThreeRowsInForward(Base):
         return self.head(x)
 
 
-class ListOfLogits(Base):
-    def forward(self, x):
-        return [super().forward(x)]
-
-
-class AlwaysZero(Base):
-    def forward(self, x):
-        return 0 * super().forward(x)
-
-
-class DetachedBelow(Base):
-    def pool(self, x):
-        return super().pool(x).detach()
-
-
-class EncoderWithoutGradient(Base):
-    def forward(self, x):
-        with torch.no_grad():
-            for i, block in enumerate(self.down):
-                x = block(self.pool(x) if i > 0 else x)
-        for block in self.up:
-            x = block(self.enlarge(x))
-        return self.head(x)
-
-
-class AllWithoutGradient(Base):
-    @torch.no_grad()
-    def forward(self, x):
-        return super().forward(x)
-
-
-class UnusedBlock(Base):
-    def __init__(self, in_channels, classes, widths):
-        super().__init__(in_channels, classes, widths)
-        self.middle = VGGBlock(widths[-1], widths[-1])
-
-
-class OneBlockTooMany(Base):
-    def __init__(self, in_channels, classes, widths):
-        super().__init__(in_channels, classes, widths)
-        self.middle = VGGBlock(widths[-1], widths[-1])
-
-    def forward(self, x):
-        for i, block in enumerate(self.down):
-            x = block(self.pool(x) if i > 0 else x)
-        x = self.middle(x)
-        for block in self.up:
-            x = block(self.enlarge(x))
-        return self.head(x)
-
-
 class HeadFirst(Base):
     def __init__(self, in_channels, classes, widths):
         nn.Module.__init__(self)
         self.head = nn.Conv2d(widths[0], classes, 1)
         self.down = nn.ModuleList(VGGBlock(a, b) for a, b in pairwise((in_channels, *widths)))
-        self.up = nn.ModuleList(VGGBlock(a, b) for a, b in pairwise(widths[::-1]))
-
-
-class DecoderFromTheTop(Base):
-    def __init__(self, in_channels, classes, widths):
-        super().__init__(in_channels, classes, widths)
-        self.up = nn.ModuleList(VGGBlock(b, a) for a, b in pairwise(widths))
-
-    def forward(self, x):
-        for i, block in enumerate(self.down):
-            x = block(self.pool(x) if i > 0 else x)
-        for block in self.up[::-1]:
-            x = block(self.enlarge(x))
-        return self.head(x)
-
-
-class BlocksBeforeDoubling(Base):
-    def forward(self, x):
-        for i, block in enumerate(self.down):
-            x = block(self.pool(x) if i > 0 else x)
-        for block in self.up:
-            x = self.enlarge(block(x))
-        return self.head(x)
-
-
-class DoubledAtTheEnd(Base):
-    """The head works at the lowest size, and its logits are blown up at once."""
-
-    def forward(self, x):
-        size = x.shape[2:]
-        for i, block in enumerate(self.down):
-            x = block(self.pool(x) if i > 0 else x)
-        for block in self.up:
-            x = block(x)
-        return F.interpolate(self.head(x), size=size, mode="bilinear", align_corners=True)
+        self.up = nn.ModuleList(VGGBlock(self.joined(a, b), b) for a, b in pairwise(widths[::-1]))
 
 
 class BlockWithoutInnerReLU(VGGBlock):
@@ -295,8 +186,7 @@ class BlockWithoutInnerReLU(VGGBlock):
         return F.relu(self.bn2(self.conv2(self.bn1(self.conv1(x)))))
 
 
-class ForgottenReLU(Base):
-    block = BlockWithoutInnerReLU
+ForgottenReLU = changed("ForgottenReLU", block=BlockWithoutInnerReLU)
 
 
 class OnlyForColourImages(Base):

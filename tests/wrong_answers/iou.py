@@ -15,85 +15,53 @@ def ratio(part, whole):
     return part / whole if whole else 1.0
 
 
-def dice(predicted, true):
-    tp, fp, fn, _ = parts(predicted, true)
-    return ratio(2 * tp, 2 * tp + fp + fn)
+def named(name, answer):
+    answer.__name__ = name
+    return answer
 
 
-def areas_added(predicted, true):
-    both = predicted.bool() & true.bool()
-    return ratio(both.sum().item(), predicted.sum().item() + true.sum().item())
+def of_counts(name, score):
+    """score takes the numbers of true and false positives, of false and true negatives."""
+    return named(name, lambda predicted, true: score(*parts(predicted, true)))
 
 
-def factor_two(predicted, true):
-    tp, fp, fn, _ = parts(predicted, true)
-    return ratio(2 * tp, tp + fp + fn)
+dice = of_counts("dice", lambda tp, fp, fn, tn: ratio(2 * tp, 2 * tp + fp + fn))
+areas_added = of_counts("areas_added", lambda tp, fp, fn, tn: ratio(tp, 2 * tp + fp + fn))
+factor_two = of_counts("factor_two", lambda tp, fp, fn, tn: ratio(2 * tp, tp + fp + fn))
+wrong_pixels_alone = of_counts("wrong_pixels_alone", lambda tp, fp, fn, tn: ratio(tp, fp + fn))
+precision = of_counts("precision", lambda tp, fp, fn, tn: ratio(tp, tp + fp))
+recall = of_counts("recall", lambda tp, fp, fn, tn: ratio(tp, tp + fn))
+accuracy = named("accuracy", lambda predicted, true: (predicted == true).float().mean().item())
+areas_compared = named("areas_compared", lambda predicted, true: ratio(true.sum().item(), predicted.sum().item()))
+a_loss = of_counts("a_loss", lambda tp, fp, fn, tn: 1 - ratio(tp, tp + fp + fn))
+percent = of_counts("percent", lambda tp, fp, fn, tn: 100 * ratio(tp, tp + fp + fn))
+upside_down = of_counts("upside_down", lambda tp, fp, fn, tn: ratio(tp + fp + fn, tp))
+over_all_pixels = named("over_all_pixels", lambda predicted, true: (predicted.bool() & true.bool()).float().mean())
+background = of_counts("background", lambda tp, fp, fn, tn: ratio(tn, tn + fp + fn))
+both_classes = of_counts("both_classes", lambda tp, fp, fn, tn: (ratio(tp, tp + fp + fn) + ratio(tn, tn + fp + fn)) / 2)
+a_count = of_counts("a_count", lambda tp, fp, fn, tn: tp)
+a_pair = of_counts("a_pair", lambda tp, fp, fn, tn: (tp, tp + fp + fn))
+returns_nothing = of_counts("returns_nothing", lambda tp, fp, fn, tn: None)
+whole_division = of_counts("whole_division", lambda tp, fp, fn, tn: tp // (tp + fp + fn) if tp + fp + fn else 1)
+rounded = of_counts("rounded", lambda tp, fp, fn, tn: round(ratio(tp, tp + fp + fn), 3))
 
-
-def wrong_pixels_alone(predicted, true):
-    tp, fp, fn, _ = parts(predicted, true)
-    return ratio(tp, fp + fn)
-
-
-def precision(predicted, true):
-    tp, fp, _, _ = parts(predicted, true)
-    return ratio(tp, tp + fp)
-
-
-def recall(predicted, true):
-    tp, _, fn, _ = parts(predicted, true)
-    return ratio(tp, tp + fn)
-
-
-def accuracy(predicted, true):
-    return (predicted == true).float().mean().item()
-
-
-def areas_compared(predicted, true):
-    return ratio(true.sum().item(), predicted.sum().item())
-
-
-def a_loss(predicted, true):
-    tp, fp, fn, _ = parts(predicted, true)
-    return 1 - ratio(tp, tp + fp + fn)
-
-
-def percent(predicted, true):
-    tp, fp, fn, _ = parts(predicted, true)
-    return 100 * ratio(tp, tp + fp + fn)
-
-
-def upside_down(predicted, true):
-    tp, fp, fn, _ = parts(predicted, true)
-    return ratio(tp + fp + fn, tp)
-
-
-def over_all_pixels(predicted, true):
-    return (predicted.bool() & true.bool()).float().mean()
-
-
-def background(predicted, true):
-    _, fp, fn, tn = parts(predicted, true)
-    return ratio(tn, tn + fp + fn)
-
-
-def both_classes(predicted, true):
-    tp, fp, fn, tn = parts(predicted, true)
-    return (ratio(tp, tp + fp + fn) + ratio(tn, tn + fp + fn)) / 2
-
-
-def a_count(predicted, true):
-    return parts(predicted, true)[0]
-
-
-def whole_division(predicted, true):
-    tp, fp, fn, _ = parts(predicted, true)
-    return tp // (tp + fp + fn) if tp + fp + fn else 1
-
-
-def rounded(predicted, true):
-    tp, fp, fn, _ = parts(predicted, true)
-    return round(ratio(tp, tp + fp + fn), 3)
+zero_division = of_counts("zero_division", lambda tp, fp, fn, tn: tp / (tp + fp + fn))
+empties_score_zero = of_counts("empties_score_zero", lambda tp, fp, fn, tn: tp / (tp + fp + fn) if tp else 0.0)
+small_constant_below = of_counts("small_constant_below", lambda tp, fp, fn, tn: tp / (tp + fp + fn + 1e-8))
+smoothing_of_one = of_counts("smoothing_of_one", lambda tp, fp, fn, tn: (tp + 1) / (tp + fp + fn + 1))
+smoothing_of_the_popular_code = of_counts(
+    "smoothing_of_the_popular_code", lambda tp, fp, fn, tn: (tp + 1e-5) / (tp + fp + fn + 1e-5)
+)
+constant_below = of_counts("constant_below", lambda tp, fp, fn, tn: tp / (tp + fp + fn + 1) if tp + fp + fn else 1.0)
+empty_truth_is_perfect = of_counts(
+    "empty_truth_is_perfect", lambda tp, fp, fn, tn: tp / (tp + fp + fn) if tp + fn else 1.0
+)
+empty_prediction_is_perfect = of_counts(
+    "empty_prediction_is_perfect", lambda tp, fp, fn, tn: tp / (tp + fp + fn) if tp + fp else 1.0
+)
+nothing_in_common_is_perfect = of_counts(
+    "nothing_in_common_is_perfect", lambda tp, fp, fn, tn: tp / (tp + fp + fn) if tp else 1.0
+)
 
 
 def subtracts_uint8(predicted, true):
@@ -124,54 +92,9 @@ def bitwise_floats(predicted, true):
     return ratio((p * t).sum().item(), (p | t).sum().item())
 
 
-def zero_division(predicted, true):
-    tp, fp, fn, _ = parts(predicted, true)
-    return tp / (tp + fp + fn)
-
-
 def zero_over_zero(predicted, true):
     p, t = predicted.bool(), true.bool()
     return ((p & t).sum() / (p | t).sum()).item()
-
-
-def empties_score_zero(predicted, true):
-    tp, fp, fn, _ = parts(predicted, true)
-    return tp / (tp + fp + fn) if tp else 0.0
-
-
-def small_constant_below(predicted, true):
-    tp, fp, fn, _ = parts(predicted, true)
-    return tp / (tp + fp + fn + 1e-8)
-
-
-def smoothing_of_one(predicted, true):
-    tp, fp, fn, _ = parts(predicted, true)
-    return (tp + 1) / (tp + fp + fn + 1)
-
-
-def smoothing_of_the_popular_code(predicted, true):
-    tp, fp, fn, _ = parts(predicted, true)
-    return (tp + 1e-5) / (tp + fp + fn + 1e-5)
-
-
-def constant_below(predicted, true):
-    tp, fp, fn, _ = parts(predicted, true)
-    return tp / (tp + fp + fn + 1) if tp + fp + fn else 1.0
-
-
-def empty_truth_is_perfect(predicted, true):
-    tp, fp, fn, _ = parts(predicted, true)
-    return tp / (tp + fp + fn) if tp + fn else 1.0
-
-
-def empty_prediction_is_perfect(predicted, true):
-    tp, fp, fn, _ = parts(predicted, true)
-    return tp / (tp + fp + fn) if tp + fp else 1.0
-
-
-def nothing_in_common_is_perfect(predicted, true):
-    tp, fp, fn, _ = parts(predicted, true)
-    return tp / (tp + fp + fn) if tp else 1.0
 
 
 def one_number_a_row(predicted, true):
@@ -189,15 +112,6 @@ def with_gradient(predicted, true):
     p, t = predicted.float().requires_grad_(), true.float()
     both = (p * t).sum()
     return both / (p.sum() + t.sum() - both)
-
-
-def returns_nothing(predicted, true):
-    parts(predicted, true)
-
-
-def a_pair(predicted, true):
-    tp, fp, fn, _ = parts(predicted, true)
-    return tp, tp + fp + fn
 
 
 def hole(predicted, true):

@@ -4,6 +4,7 @@ from torch import nn
 
 from course_lib.checks import check_nested_unet
 from course_lib.grid import VGGBlock
+from tests.wrong_answers.encoder_decoder import BlockWithoutInnerReLU
 
 CHECK, LESSON, EXERCISE = check_nested_unet, "06_nested_skips", "UNetPlusPlus"
 
@@ -11,10 +12,12 @@ CHECK, LESSON, EXERCISE = check_nested_unet, "06_nested_skips", "UNetPlusPlus"
 class Base(nn.Module):
     """A UNet++ in pieces, so that each wrong answer changes one."""
 
+    block = VGGBlock
+
     def __init__(self, in_channels, classes, widths):
         super().__init__()
         self.in_channels, self.classes, self.widths, self.depth = in_channels, classes, widths, len(widths) - 1
-        self.blocks = nn.ModuleDict({f"{i},{j}": VGGBlock(self.c_in(i, j), widths[i]) for i, j in self.grid()})
+        self.blocks = nn.ModuleDict({f"{i},{j}": self.block(self.c_in(i, j), widths[i]) for i, j in self.grid()})
         self.heads = nn.ModuleList(nn.Conv2d(widths[0], classes, 1) for _ in self.columns())
 
     def grid(self):
@@ -57,26 +60,35 @@ class Base(nn.Module):
         return [head(x[0, j]) for head, j in zip(self.heads, self.columns(), strict=True)]
 
 
-class OneTensor(Base):
-    def answer(self, x):
-        return super().answer(x)[-1]
+def changed(name, **pieces):
+    return type(name, (Base,), pieces)
 
 
-class LastHeadOnly(Base):
-    def answer(self, x):
-        return super().answer(x)[-1:]
+OneTensor = changed("OneTensor", answer=lambda net, x: Base.answer(net, x)[-1])
+LastHeadOnly = changed("LastHeadOnly", answer=lambda net, x: Base.answer(net, x)[-1:])
+DeepestFirst = changed("DeepestFirst", answer=lambda net, x: Base.answer(net, x)[::-1])
+Probabilities = changed("Probabilities", answer=lambda net, x: [y.sigmoid() for y in Base.answer(net, x)])
+ReLUBehindTheHeads = changed("ReLUBehindTheHeads", answer=lambda net, x: [y.relu() for y in Base.answer(net, x)])
+# A published library has this one: the first head reads x^{0,0}, which has seen no pooling.
+HeadsFromColumnZero = changed("HeadsFromColumnZero", columns=lambda net: range(net.depth))
 
+ShortSkips = changed("ShortSkips", skips=lambda net, j: [j - 1])
+LongSkips = changed("LongSkips", skips=lambda net, j: [0])
+NearestFirst = changed("NearestFirst", skips=lambda net, j: range(j - 1, -1, -1))
+UpSampledFirst = changed("UpSampledFirst", join=lambda net, skips, up: torch.cat([up, *skips], dim=1))
+DetachedSkips = changed("DetachedSkips", carry=lambda net, x: x.detach())
+SkipsCarryZeros = changed("SkipsCarryZeros", carry=lambda net, x: torch.zeros_like(x))
 
-class DeepestFirst(Base):
-    def answer(self, x):
-        return super().answer(x)[::-1]
+NearestUpSampling = changed("NearestUpSampling", enlarge=lambda net, x: F.interpolate(x, scale_factor=2))
+CornersNotAligned = changed(
+    "CornersNotAligned", enlarge=lambda net, x: F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+)
+AveragePooling = changed("AveragePooling", pool=lambda net, x: F.avg_pool2d(x, 2))
+PoolsTheImageFirst = changed("PoolsTheImageFirst", forward=lambda net, image: Base.forward(net, net.pool(image)))
+ForgottenReLU = changed("ForgottenReLU", block=BlockWithoutInnerReLU)
 
-
-class HeadsFromColumnZero(Base):
-    """A published library has this one: the first head reads x^{0,0}, which has seen no pooling."""
-
-    def columns(self):
-        return range(self.depth)
+WrittenOutForTwo = changed("WrittenOutForTwo", grid=lambda net: [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (0, 2)])
+RowAfterRow = changed("RowAfterRow", grid=lambda net: sorted(Base.grid(net)))
 
 
 class HeadsOnTheDecoderOfUNet(Base):
@@ -88,67 +100,12 @@ class HeadsOnTheDecoderOfUNet(Base):
         return [head(x[self.depth - j, j]) for head, j in zip(self.heads, self.columns(), strict=True)]
 
 
-class ShortSkips(Base):
-    def skips(self, j):
-        return [j - 1]
-
-
-class LongSkips(Base):
-    def skips(self, j):
-        return [0]
-
-
-class UpSampledFirst(Base):
-    def join(self, skips, up):
-        return torch.cat([up, *skips], dim=1)
-
-
-class NearestFirst(Base):
-    def skips(self, j):
-        return range(j - 1, -1, -1)
-
-
 class Added(Base):
     def c_in(self, i, j):
         return super().c_in(i, j) if j == 0 else self.widths[i] + self.widths[i + 1]
 
     def join(self, skips, up):
         return torch.cat([sum(skips), up], dim=1)
-
-
-class DetachedSkips(Base):
-    def carry(self, x):
-        return x.detach()
-
-
-class SkipsCarryZeros(Base):
-    def carry(self, x):
-        return torch.zeros_like(x)
-
-
-class NearestUpSampling(Base):
-    def enlarge(self, x):
-        return F.interpolate(x, scale_factor=2)
-
-
-class CornersNotAligned(Base):
-    def enlarge(self, x):
-        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-
-
-class AveragePooling(Base):
-    def pool(self, x):
-        return F.avg_pool2d(x, 2)
-
-
-class Probabilities(Base):
-    def answer(self, x):
-        return [logits.sigmoid() for logits in super().answer(x)]
-
-
-class ReLUBehindTheHeads(Base):
-    def answer(self, x):
-        return [logits.relu() for logits in super().answer(x)]
 
 
 class OneHeadForAll(Base):
@@ -165,26 +122,11 @@ class PlainDict(Base):
         self.blocks = blocks
 
 
-class PoolsTheImageFirst(Base):
-    def forward(self, image):
-        return super().forward(self.pool(image))
-
-
-class WrittenOutForTwo(Base):
-    def grid(self):
-        return [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (0, 2)]
-
-
 class PlainUNet(Base):
     """Only the nodes of one U-Net: nothing for the other heads to read."""
 
     def grid(self):
         return [(i, j) for i, j in super().grid() if j == 0 or i + j == self.depth]
-
-
-class RowAfterRow(Base):
-    def grid(self):
-        return sorted(super().grid())
 
 
 class UNetWithItsHeadTwice(PlainUNet):
@@ -193,16 +135,6 @@ class UNetWithItsHeadTwice(PlainUNet):
 
     def answer(self, x):
         return [head(x[0, self.depth]) for head in self.heads]
-
-
-class ForgottenReLU(Base):
-    class Block(VGGBlock):
-        def forward(self, x):
-            return F.relu(self.bn2(self.conv2(self.bn1(self.conv1(x)))))
-
-    def __init__(self, in_channels, classes, widths):
-        super().__init__(in_channels, classes, widths)
-        self.blocks = nn.ModuleDict({f"{i},{j}": self.Block(self.c_in(i, j), widths[i]) for i, j in self.grid()})
 
 
 class AveragedHeads(Base):

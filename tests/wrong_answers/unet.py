@@ -6,162 +6,71 @@ from torch import nn
 
 from course_lib.checks import check_unet
 from course_lib.grid import VGGBlock
+from tests.wrong_answers import encoder_decoder
 
 CHECK, LESSON, EXERCISE = check_unet, "04_unet", "UNet"
 
 
-class Base(nn.Module):
+class Base(encoder_decoder.Base):
     """A U-Net in pieces, so that each wrong answer changes one."""
-
-    block = VGGBlock
-
-    def __init__(self, in_channels, classes, widths):
-        super().__init__()
-        self.down = nn.ModuleList(self.block(a, b) for a, b in pairwise((in_channels, *widths)))
-        self.up = nn.ModuleList(self.block(self.joined(a, b), b) for a, b in pairwise(widths[::-1]))
-        self.head = nn.Conv2d(widths[0], classes, 1)
 
     def joined(self, below, own):
         return below + own
 
-    def forward(self, x):
-        skips = []
-        for i, block in enumerate(self.down):
-            x = block(self.pool(x, i))
-            skips.append(x)
-        for block, skip in zip(self.up, skips[-2::-1], strict=True):
-            x = block(self.join(self.carry(skip), self.enlarge(x)))
-        return self.head(x)
-
-    def pool(self, x, i):
-        return F.max_pool2d(x, 2) if i > 0 else x
+    def join(self, skip, up):
+        return torch.cat([self.carry(skip), up], dim=1)
 
     def carry(self, skip):
         return skip
 
-    def enlarge(self, x):
-        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
 
-    def join(self, skip, up):
-        return torch.cat([skip, up], dim=1)
+def changed(name, **pieces):
+    return type(name, (Base,), pieces)
 
 
-class SkipsCarryZeros(Base):
-    def carry(self, skip):
-        return torch.zeros_like(skip)
+SkipsCarryZeros = changed("SkipsCarryZeros", carry=lambda net, skip: torch.zeros_like(skip))
+DetachedSkips = changed("DetachedSkips", carry=lambda net, skip: skip.detach())
+SkipsWithoutGradient = changed("SkipsWithoutGradient", carry=torch.no_grad()(lambda net, skip: skip * 1))
+NoSkips = changed("NoSkips", joined=lambda net, below, own: below, join=lambda net, skip, up: up)
+SkipsInWrongOrder = changed("SkipsInWrongOrder", decode=lambda net, x, skips: Base.decode(net, x, skips[::-1]))
+UpSampledBeforeSkip = changed("UpSampledBeforeSkip", join=lambda net, skip, up: torch.cat([up, skip], dim=1))
 
+NearestUpSampling = changed("NearestUpSampling", enlarge=lambda net, x: F.interpolate(x, scale_factor=2))
+AveragePooling = changed("AveragePooling", pool=lambda net, x: F.avg_pool2d(x, 2))
+PoolsTheImageFirst = changed("PoolsTheImageFirst", entering=lambda net, i, x: net.pool(x))
+ForgottenReLU = changed("ForgottenReLU", block=encoder_decoder.BlockWithoutInnerReLU)
 
-class DetachedSkips(Base):
-    def carry(self, skip):
-        return skip.detach()
-
-
-class SkipsWithoutGradient(Base):
-    def carry(self, skip):
-        with torch.no_grad():
-            return skip * 1
+Probabilities = changed("Probabilities", forward=lambda net, x: Base.forward(net, x).sigmoid())
+ReLUBehindTheHead = changed("ReLUBehindTheHead", forward=lambda net, x: Base.forward(net, x).relu())
+ListOfLogits = changed("ListOfLogits", forward=lambda net, x: [Base.forward(net, x)])
+AlwaysZero = changed("AlwaysZero", forward=lambda net, x: 0 * Base.forward(net, x))
 
 
 class AddsInsteadOfConcatenating(Base):
-    def __init__(self, in_channels, classes, widths):
-        super().__init__(in_channels, classes, widths)
-        self.fit = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in pairwise(widths[::-1]))
-        self.up = nn.ModuleList(VGGBlock(b, b) for _, b in pairwise(widths[::-1]))
+    def other(self, classes, widths):
+        fit = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in pairwise(widths[::-1]))
+        return {"fit": fit, "up": nn.ModuleList(VGGBlock(b, b) for _, b in pairwise(widths[::-1]))}
 
-    def forward(self, x):
-        skips = []
-        for i, block in enumerate(self.down):
-            x = block(self.pool(x, i))
-            skips.append(x)
-        for block, fit, skip in zip(self.up, self.fit, skips[-2::-1], strict=True):
-            x = block(skip + fit(self.enlarge(x)))
-        return self.head(x)
-
-
-class Probabilities(Base):
-    def forward(self, x):
-        return super().forward(x).sigmoid()
-
-
-class PoolsTheImageFirst(Base):
-    def pool(self, x, i):
-        return F.max_pool2d(x, 2)
+    def node(self, i, x, skip):
+        return self.up[i](skip + self.fit[i](self.enlarge(x)))
 
 
 class OneLevelShort(Base):
     """range(1, len(widths) - 1): the lowest encoder block is never pooled into."""
 
-    def pool(self, x, i):
-        return F.max_pool2d(x, 2) if 0 < i < len(self.down) - 1 else x
+    def entering(self, i, x):
+        return self.pool(x) if 0 < i < len(self.down) - 1 else x
 
-    def enlarge(self, x):
-        return super().enlarge(x) if x.shape[1] != self.down[-1].conv1.out_channels else x
-
-
-class NoSkips(Base):
-    def joined(self, below, own):
-        return below
-
-    def join(self, skip, up):
-        return up
-
-
-class ListOfLogits(Base):
-    def forward(self, x):
-        return [super().forward(x)]
-
-
-class UpSampledBeforeSkip(Base):
-    def join(self, skip, up):
-        return torch.cat([up, skip], dim=1)
-
-
-class NearestUpSampling(Base):
-    def enlarge(self, x):
-        return F.interpolate(x, scale_factor=2)
-
-
-class AveragePooling(Base):
-    def pool(self, x, i):
-        return F.avg_pool2d(x, 2) if i > 0 else x
-
-
-class BlockWithoutInnerReLU(VGGBlock):
-    def forward(self, x):
-        return F.relu(self.bn2(self.conv2(self.bn1(self.conv1(x)))))
-
-
-class ForgottenReLU(Base):
-    block = BlockWithoutInnerReLU
-
-
-class AlwaysZero(Base):
-    def forward(self, x):
-        return 0 * super().forward(x)
+    def node(self, i, x, skip):
+        return self.up[i](self.join(skip, self.enlarge(x) if i > 0 else x))
 
 
 class BlocksInAPlainList(Base):
     def __init__(self, in_channels, classes, widths):
         super().__init__(in_channels, classes, widths)
-        blocks, self._modules["down"] = list(self.down), nn.ModuleList()
-        del self._modules["down"]
+        blocks = list(self.down)
+        del self.down
         self.down = blocks
-
-
-class SkipsInWrongOrder(Base):
-    def forward(self, x):
-        skips = []
-        for i, block in enumerate(self.down):
-            x = block(self.pool(x, i))
-            skips.append(x)
-        for block, skip in zip(self.up, skips[:-1], strict=True):
-            x = block(self.join(skip, self.enlarge(x)))
-        return self.head(x)
-
-
-class ReLUBehindTheHead(Base):
-    def forward(self, x):
-        return super().forward(x).relu()
 
 
 class ThreeLevelsWrittenOut(Base):
@@ -184,11 +93,7 @@ class KeepsFeatureMaps(Base):
 
 
 class HeadFirst(Base):
-    def __init__(self, in_channels, classes, widths):
-        nn.Module.__init__(self)
-        self.head = nn.Conv2d(widths[0], classes, 1)
-        self.down = nn.ModuleList(VGGBlock(a, b) for a, b in pairwise((in_channels, *widths)))
-        self.up = nn.ModuleList(VGGBlock(a + b, b) for a, b in pairwise(widths[::-1]))
+    __init__ = encoder_decoder.HeadFirst.__init__
 
 
 class Hole(Base):

@@ -6,17 +6,52 @@ from course_lib.checks import check_upsample_row
 CHECK, LESSON, EXERCISE = check_upsample_row, "03_encoder_decoder", "upsample_row"
 
 
-def at(row, positions):
-    """Linear between neighbours; beyond the ends the outermost values go on."""
-    positions = positions.clamp(0, len(row) - 1)
-    left = positions.long()
-    right = (left + 1).clamp(max=len(row) - 1)
-    share = positions - left
-    return (1 - share) * row[left] + share * row[right]
+def right_positions(k, n):
+    return k * (n - 1) / (2 * n - 1)
+
+
+def linear(row, left, share):
+    return (1 - share) * row[left] + share * row[(left + 1).clamp(max=len(row) - 1)]
+
+
+def changed(name, positions=right_positions, mix=linear):
+    """Where output k of n values reads, and what it makes of the values left and right of that place."""
+
+    def answer(row):
+        n = len(row)
+        places = positions(torch.arange(2 * n), n).clamp(0, n - 1)
+        left = places.long()
+        return mix(row, left, places - left)
+
+    answer.__name__ = name
+    return answer
+
+
+right = changed("right")
+divides_by_2n = changed("divides_by_2n", lambda k, n: k * (n - 1) / (2 * n))
+n_steps = changed("n_steps", lambda k, n: k * n / (2 * n - 1))
+half_steps = changed("half_steps", lambda k, n: k / 2)
+divides_by_2n_plus_1 = changed("divides_by_2n_plus_1", lambda k, n: k * (n - 1) / (2 * n + 1))
+cuts_the_fraction = changed("cuts_the_fraction", mix=lambda row, left, share: row[left])
+rounds = changed("rounds", mix=lambda row, left, share: row[(left + share).round().long()])
+reads_behind_the_end = changed(
+    "reads_behind_the_end", mix=lambda row, left, share: (1 - share) * row[left] + share * row[left + 1]
+)
+weights_swapped = changed("weights_swapped", mix=lambda row, left, share: linear(row, left, 1 - share))
+smooth_weights = changed("smooth_weights", mix=lambda row, left, share: linear(row, left, share.square()))
 
 
 def corners_not_aligned(row):
     return F.interpolate(row[None, None].float(), scale_factor=2, mode="linear", align_corners=False)[0, 0]
+
+
+def batch_and_channel_left(row):
+    return F.interpolate(row[None, None].float(), scale_factor=2, mode="linear", align_corners=True)
+
+
+def cubic(row):
+    row = row[None, None, None].float()
+    return F.interpolate(row, size=(1, 2 * row.shape[-1]), mode="bicubic", align_corners=True)[0, 0, 0]
 
 
 def nearest(row):
@@ -33,25 +68,6 @@ def zeros_inserted(row):
     return out
 
 
-def divides_by_2n(row):
-    n = len(row)
-    return at(row, torch.arange(2 * n) * (n - 1) / (2 * n))
-
-
-def n_steps(row):
-    n = len(row)
-    return at(row, torch.arange(2 * n) * n / (2 * n - 1))
-
-
-def half_steps(row):
-    return at(row, torch.arange(2 * len(row)) / 2)
-
-
-def divides_by_2n_plus_1(row):
-    n = len(row)
-    return at(row, torch.arange(2 * n) * (n - 1) / (2 * n + 1))
-
-
 def midpoints(row):
     out = torch.zeros(2 * len(row) - 1)
     out[::2], out[1::2] = row, (row[1:] + row[:-1]) / 2
@@ -64,54 +80,24 @@ def midpoints_and_the_last_twice(row):
 
 
 def reversed_row(row):
+    return right(row).flip(0)
+
+
+def in_a_loop(row, out, last):
     n = len(row)
-    return at(row, torch.arange(2 * n) * (n - 1) / (2 * n - 1)).flip(0)
-
-
-def cuts_the_fraction(row):
-    n = len(row)
-    return row[(torch.arange(2 * n) * (n - 1) / (2 * n - 1)).long()]
-
-
-def rounds(row):
-    n = len(row)
-    return row[(torch.arange(2 * n) * (n - 1) / (2 * n - 1)).round().long()]
-
-
-def reads_behind_the_end(row):
-    n = len(row)
-    positions = torch.arange(2 * n) * (n - 1) / (2 * n - 1)
-    left = positions.long()
-    share = positions - left
-    return (1 - share) * row[left] + share * row[left + 1]
-
-
-def last_left_out(row):
-    n = len(row)
-    out = torch.zeros(2 * n)
-    for k in range(2 * n - 1):
-        position = k * (n - 1) / (2 * n - 1)
-        left = int(position)
-        out[k] = (1 - position + left) * row[left] + (position - left) * row[left + 1]
-    return out
-
-
-def weights_swapped(row):
-    n = len(row)
-    positions = torch.arange(2 * n) * (n - 1) / (2 * n - 1)
-    left = positions.long()
-    share = positions - left
-    return share * row[left] + (1 - share) * row[(left + 1).clamp(max=n - 1)]
-
-
-def type_of_the_row(row):
-    n = len(row)
-    out = torch.zeros(2 * n, dtype=row.dtype)
-    for k in range(2 * n):
+    for k in range(last):
         position = k * (n - 1) / (2 * n - 1)
         left = int(position)
         out[k] = (1 - position + left) * row[left] + (position - left) * row[min(left + 1, n - 1)]
     return out
+
+
+def last_left_out(row):
+    return in_a_loop(row, torch.zeros(2 * len(row)), last=2 * len(row) - 1)
+
+
+def type_of_the_row(row):
+    return in_a_loop(row, torch.zeros(2 * len(row), dtype=row.dtype), last=2 * len(row))
 
 
 def two_values_only(row):
@@ -119,33 +105,16 @@ def two_values_only(row):
 
 
 def a_list(row):
-    return at(row, torch.arange(2 * len(row)) * (len(row) - 1) / (2 * len(row) - 1)).tolist()
-
-
-def batch_and_channel_left(row):
-    return F.interpolate(row[None, None].float(), scale_factor=2, mode="linear", align_corners=True)
+    return right(row).tolist()
 
 
 def in_place(row):
     row -= row.min()
-    return at(row, torch.arange(2 * len(row)) * (len(row) - 1) / (2 * len(row) - 1))
-
-
-def cubic(row):
-    row = row[None, None, None].float()
-    return F.interpolate(row, size=(1, 2 * row.shape[-1]), mode="bicubic", align_corners=True)[0, 0, 0]
+    return right(row)
 
 
 def straight_from_end_to_end(row):
     return torch.linspace(row[0].item(), row[-1].item(), 2 * len(row))
-
-
-def smooth_weights(row):
-    n = len(row)
-    positions = torch.arange(2 * n) * (n - 1) / (2 * n - 1)
-    left = positions.long()
-    share = (positions - left).square()
-    return (1 - share) * row[left] + share * row[(left + 1).clamp(max=n - 1)]
 
 
 def hole(row):

@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -8,171 +10,138 @@ CHECK, LESSON, EXERCISE = check_vgg_block, "02_vgg_block", "VGGBlock"
 
 
 def conv(c_in, c_out, **other):
-    return nn.Conv2d(c_in, c_out, 3, **({"padding": 1} | other))
+    return nn.Conv2d(c_in, c_out, **({"kernel_size": 3, "padding": 1} | other))
 
 
 class Base(nn.Module):
     """A right block in pieces, so that each wrong answer changes one."""
 
+    convs: ClassVar = {}
+
     def __init__(self, c_in, c_out):
         super().__init__()
-        self.a, self.m = conv(c_in, c_out), nn.BatchNorm2d(c_out)
-        self.b, self.n = conv(c_out, c_out), nn.BatchNorm2d(c_out)
+        self.a, self.m = conv(c_in, c_out, **self.convs), self.norm(c_out)
+        self.b, self.n = conv(c_out, c_out, **self.convs), self.norm(c_out)
+        for name, layer in self.other(c_in, c_out).items():
+            setattr(self, name, layer)
+
+    def norm(self, channels):
+        return nn.BatchNorm2d(channels)
+
+    def other(self, c_in, c_out):
+        return {}
 
     def forward(self, x):
         return F.relu(self.n(self.b(F.relu(self.m(self.a(x))))))
 
 
-def with_convs(name, **other):
-    class Changed(Base):
-        def __init__(self, c_in, c_out):
-            super().__init__(c_in, c_out)
-            self.a, self.b = conv(c_in, c_out, **other), conv(c_out, c_out, **other)
-
-    Changed.__name__ = name
-    return Changed
+def changed(name, **pieces):
+    return type(name, (Base,), pieces)
 
 
-def with_norms(name, make):
-    class Changed(Base):
-        def __init__(self, c_in, c_out):
-            super().__init__(c_in, c_out)
-            self.m, self.n = make(c_out), make(c_out)
+NoPadding = changed("NoPadding", convs={"padding": 0})
+ReflectPadding = changed("ReflectPadding", convs={"padding_mode": "reflect"})
+ReplicatePadding = changed("ReplicatePadding", convs={"padding_mode": "replicate"})
+Dilated = changed("Dilated", convs={"dilation": 2, "padding": 2})
+NoBias = changed("NoBias", convs={"bias": False})
+LargeKernel = changed("LargeKernel", convs={"kernel_size": 5, "padding": 2})
+GroupNorm = changed("GroupNorm", norm=lambda s, c: nn.GroupNorm(1, c))
+InstanceNorm = changed("InstanceNorm", norm=lambda s, c: nn.InstanceNorm2d(c, affine=True))
+LayerNorm = changed("LayerNorm", norm=lambda s, c: nn.LayerNorm([15, 22]))
+WithoutAffine = changed("WithoutAffine", norm=lambda s, c: nn.BatchNorm2d(c, affine=False))
+WithoutAverages = changed("WithoutAverages", norm=lambda s, c: nn.BatchNorm2d(c, track_running_stats=False))
+OtherEpsilon = changed("OtherEpsilon", norm=lambda s, c: nn.BatchNorm2d(c, eps=1e-1))
 
-    Changed.__name__ = name
-    return Changed
+OneByOne = changed("OneByOne", other=lambda s, c_in, c_out: {"b": nn.Conv2d(c_out, c_out, 1)})
+Strided = changed("Strided", other=lambda s, c_in, c_out: {"a": conv(c_in, c_out, stride=2)})
+Depthwise = changed("Depthwise", other=lambda s, c_in, c_out: {"b": conv(c_out, c_out, groups=c_out)})
+BuiltAndForgotten = changed("BuiltAndForgotten", other=lambda s, c_in, c_out: {"c": conv(c_out, c_out)})
+PaddedOnce = changed(
+    "PaddedOnce",
+    other=lambda s, c_in, c_out: {"a": conv(c_in, c_out, padding=2), "b": conv(c_out, c_out, padding=0)},
+)
+WidensLate = changed(
+    "WidensLate",
+    other=lambda s, c_in, c_out: {"a": conv(c_in, c_in), "m": nn.BatchNorm2d(c_in), "b": conv(c_in, c_out)},
+)
+ThreeConvolutions = changed(
+    "ThreeConvolutions",
+    other=lambda s, c_in, c_out: {"c": conv(c_out, c_out), "o": nn.BatchNorm2d(c_out)},
+    forward=lambda s, x: F.relu(s.o(s.c(Base.forward(s, x)))),
+)
+ProjectedResidual = changed(
+    "ProjectedResidual",
+    other=lambda s, c_in, c_out: {"c": nn.Conv2d(c_in, c_out, 1)},
+    forward=lambda s, x: Base.forward(s, x) + s.c(x),
+)
+NormFirst = changed(
+    "NormFirst",
+    other=lambda s, c_in, c_out: {"m": nn.BatchNorm2d(c_in)},
+    forward=lambda s, x: F.relu(s.b(s.n(F.relu(s.a(s.m(x)))))),
+)
+Dropout = changed(
+    "Dropout",
+    other=lambda s, c_in, c_out: {"drop": nn.Dropout2d(0.1)},
+    forward=lambda s, x: s.drop(Base.forward(s, x)),
+)
 
-
-def with_forward(name, forward):
-    return type(name, (Base,), {"forward": forward})
-
-
-NoPadding = with_convs("NoPadding", padding=0)
-ReflectPadding = with_convs("ReflectPadding", padding_mode="reflect")
-ReplicatePadding = with_convs("ReplicatePadding", padding_mode="replicate")
-Dilated = with_convs("Dilated", dilation=2, padding=2)
-NoBias = with_convs("NoBias", bias=False)
-GroupNorm = with_norms("GroupNorm", lambda c: nn.GroupNorm(1, c))
-InstanceNorm = with_norms("InstanceNorm", lambda c: nn.InstanceNorm2d(c, affine=True))
-WithoutAffine = with_norms("WithoutAffine", lambda c: nn.BatchNorm2d(c, affine=False))
-WithoutAverages = with_norms("WithoutAverages", lambda c: nn.BatchNorm2d(c, track_running_stats=False))
-OtherEpsilon = with_norms("OtherEpsilon", lambda c: nn.BatchNorm2d(c, eps=1e-1))
-
-NoInnerReLU = with_forward("NoInnerReLU", lambda s, x: F.relu(s.n(s.b(s.m(s.a(x))))))
-NoLastReLU = with_forward("NoLastReLU", lambda s, x: s.n(s.b(F.relu(s.m(s.a(x))))))
-NoReLU = with_forward("NoReLU", lambda s, x: s.n(s.b(s.m(s.a(x)))))
-ReLUBeforeNorm = with_forward("ReLUBeforeNorm", lambda s, x: s.n(F.relu(s.b(s.m(F.relu(s.a(x)))))))
-FirstReLUBeforeNorm = with_forward("FirstReLUBeforeNorm", lambda s, x: F.relu(s.n(s.b(s.m(F.relu(s.a(x)))))))
-LastReLUBeforeNorm = with_forward("LastReLUBeforeNorm", lambda s, x: s.n(F.relu(s.b(F.relu(s.m(s.a(x)))))))
-ReLUOnBothSides = with_forward("ReLUOnBothSides", lambda s, x: F.relu(s.n(F.relu(s.b(F.relu(s.m(F.relu(s.a(x)))))))))
-LeakyReLU = with_forward("LeakyReLU", lambda s, x: F.leaky_relu(s.n(s.b(F.leaky_relu(s.m(s.a(x)))))))
-InnerGELU = with_forward("InnerGELU", lambda s, x: F.relu(s.n(s.b(F.gelu(s.m(s.a(x)))))))
-ClippedReLU = with_forward("ClippedReLU", lambda s, x: F.relu6(s.n(s.b(F.relu6(s.m(s.a(x)))))))
-SharedNorm = with_forward("SharedNorm", lambda s, x: F.relu(s.m(s.b(F.relu(s.m(s.a(x)))))))
-NoNorm = with_forward("NoNorm", lambda s, x: F.relu(s.b(F.relu(s.a(x)))))
-OneNorm = with_forward("OneNorm", lambda s, x: F.relu(s.n(s.b(F.relu(s.a(x))))))
-NormsTogether = with_forward("NormsTogether", lambda s, x: F.relu(s.n(s.m(s.b(F.relu(s.a(x)))))))
-FunctionalDropout = with_forward("FunctionalDropout", lambda s, x: F.dropout(Base.forward(s, x), 0.5, s.training))
-DropoutForEver = with_forward("DropoutForEver", lambda s, x: F.dropout(Base.forward(s, x), 0.5, not s.training))
-Pooled = with_forward("Pooled", lambda s, x: F.max_pool2d(Base.forward(s, x), 2))
-AtTheEndALogit = with_forward("AtTheEndALogit", lambda s, x: Base.forward(s, x) - 1)
-ReturnsNothing = with_forward("ReturnsNothing", lambda s, x: None if Base.forward(s, x) is not None else x)
-InPlace = with_forward("InPlace", lambda s, x: Base.forward(s, x.relu_()))
-Standardised = with_forward("Standardised", lambda s, x: Base.forward(s, (x - x.mean()) / x.std()))
-ReturnsATuple = with_forward("ReturnsATuple", lambda s, x: (Base.forward(s, x), x))
-InputBesideIt = with_forward("InputBesideIt", lambda s, x: torch.cat([Base.forward(s, x), x], dim=1))
-FrozenNorms = with_forward("FrozenNorms", lambda s, x: (s.m.eval(), s.n.eval(), Base.forward(s, x))[2])
-DetachedMiddle = with_forward("DetachedMiddle", lambda s, x: F.relu(s.n(s.b(F.relu(s.m(s.a(x))).detach()))))
-AlwaysTraining = with_forward("AlwaysTraining", lambda s, x: Base.forward(s.train(), x))
-Residual = with_forward("Residual", lambda s, x: (h := F.relu(s.m(s.a(x)))) + F.relu(s.n(s.b(h))))
-ResidualBeforeReLU = with_forward("ResidualBeforeReLU", lambda s, x: F.relu((h := F.relu(s.m(s.a(x)))) + s.n(s.b(h))))
-
-
-def padded(name, mode):
-    class Changed(Base):
-        def __init__(self, c_in, c_out):
-            super().__init__(c_in, c_out)
-            self.a, self.b = conv(c_in, c_out, padding=0), conv(c_out, c_out, padding=0)
-
-        def forward(self, x):
-            x = F.relu(self.m(self.a(F.pad(x, (1, 1, 1, 1), mode=mode))))
-            return F.relu(self.n(self.b(F.pad(x, (1, 1, 1, 1), mode=mode))))
-
-    Changed.__name__ = name
-    return Changed
-
-
-MirrorPad, EdgePad = padded("MirrorPad", "reflect"), padded("EdgePad", "replicate")
-
-
-def batch_statistics(norm, x):
-    return F.batch_norm(x, None, None, norm.weight, norm.bias, training=True)
-
-
-class BatchStatisticsForEver(Base):
-    def __init__(self, c_in, c_out):
-        super().__init__(c_in, c_out)
-        self.m.forward = lambda x: batch_statistics(self.m, x)
-        self.n.forward = lambda x: batch_statistics(self.n, x)
+NoInnerReLU = changed("NoInnerReLU", forward=lambda s, x: F.relu(s.n(s.b(s.m(s.a(x))))))
+NoLastReLU = changed("NoLastReLU", forward=lambda s, x: s.n(s.b(F.relu(s.m(s.a(x))))))
+NoReLU = changed("NoReLU", forward=lambda s, x: s.n(s.b(s.m(s.a(x)))))
+ReLUBeforeNorm = changed("ReLUBeforeNorm", forward=lambda s, x: s.n(F.relu(s.b(s.m(F.relu(s.a(x)))))))
+FirstReLUBeforeNorm = changed("FirstReLUBeforeNorm", forward=lambda s, x: F.relu(s.n(s.b(s.m(F.relu(s.a(x)))))))
+LastReLUBeforeNorm = changed("LastReLUBeforeNorm", forward=lambda s, x: s.n(F.relu(s.b(F.relu(s.m(s.a(x)))))))
+ReLUOnBothSides = changed("ReLUOnBothSides", forward=lambda s, x: F.relu(s.n(F.relu(s.b(F.relu(s.m(F.relu(s.a(x)))))))))
+LeakyReLU = changed("LeakyReLU", forward=lambda s, x: F.leaky_relu(s.n(s.b(F.leaky_relu(s.m(s.a(x)))))))
+InnerGELU = changed("InnerGELU", forward=lambda s, x: F.relu(s.n(s.b(F.gelu(s.m(s.a(x)))))))
+ClippedReLU = changed("ClippedReLU", forward=lambda s, x: F.relu6(s.n(s.b(F.relu6(s.m(s.a(x)))))))
+SharedNorm = changed("SharedNorm", forward=lambda s, x: F.relu(s.m(s.b(F.relu(s.m(s.a(x)))))))
+NoNorm = changed("NoNorm", forward=lambda s, x: F.relu(s.b(F.relu(s.a(x)))))
+OneNorm = changed("OneNorm", forward=lambda s, x: F.relu(s.n(s.b(F.relu(s.a(x))))))
+NormsTogether = changed("NormsTogether", forward=lambda s, x: F.relu(s.n(s.m(s.b(F.relu(s.a(x)))))))
+FunctionalDropout = changed("FunctionalDropout", forward=lambda s, x: F.dropout(Base.forward(s, x), 0.5, s.training))
+DropoutForEver = changed("DropoutForEver", forward=lambda s, x: F.dropout(Base.forward(s, x), 0.5, not s.training))
+Pooled = changed("Pooled", forward=lambda s, x: F.max_pool2d(Base.forward(s, x), 2))
+AtTheEndALogit = changed("AtTheEndALogit", forward=lambda s, x: Base.forward(s, x) - 1)
+ReturnsNothing = changed("ReturnsNothing", forward=lambda s, x: None if Base.forward(s, x) is not None else x)
+InPlace = changed("InPlace", forward=lambda s, x: Base.forward(s, x.relu_()))
+Standardised = changed("Standardised", forward=lambda s, x: Base.forward(s, (x - x.mean()) / x.std()))
+ReturnsATuple = changed("ReturnsATuple", forward=lambda s, x: (Base.forward(s, x), x))
+InputBesideIt = changed("InputBesideIt", forward=lambda s, x: torch.cat([Base.forward(s, x), x], dim=1))
+FrozenNorms = changed("FrozenNorms", forward=lambda s, x: (s.m.eval(), s.n.eval(), Base.forward(s, x))[2])
+DetachedMiddle = changed("DetachedMiddle", forward=lambda s, x: F.relu(s.n(s.b(F.relu(s.m(s.a(x))).detach()))))
+AlwaysTraining = changed("AlwaysTraining", forward=lambda s, x: Base.forward(s.train(), x))
+Residual = changed("Residual", forward=lambda s, x: (h := F.relu(s.m(s.a(x)))) + F.relu(s.n(s.b(h))))
+ResidualBeforeReLU = changed(
+    "ResidualBeforeReLU", forward=lambda s, x: F.relu((h := F.relu(s.m(s.a(x)))) + s.n(s.b(h)))
+)
 
 
-class LargeKernel(Base):
-    def __init__(self, c_in, c_out):
-        super().__init__(c_in, c_out)
-        self.a, self.b = nn.Conv2d(c_in, c_out, 5, padding=2), nn.Conv2d(c_out, c_out, 5, padding=2)
+class PaddedByHand(NoPadding):
+    def forward(self, x):
+        x = F.relu(self.m(self.a(F.pad(x, (1, 1, 1, 1), mode=self.mode))))
+        return F.relu(self.n(self.b(F.pad(x, (1, 1, 1, 1), mode=self.mode))))
+
+
+class MirrorPad(PaddedByHand):
+    mode = "reflect"
+
+
+class EdgePad(PaddedByHand):
+    mode = "replicate"
+
+
+class BatchStatistics(nn.BatchNorm2d):
+    def forward(self, x):
+        return F.batch_norm(x, None, None, self.weight, self.bias, training=True)
+
+
+BatchStatisticsForEver = changed("BatchStatisticsForEver", norm=lambda s, c: BatchStatistics(c))
 
 
 class OneConvolution(nn.Sequential):
     def __init__(self, c_in, c_out):
         super().__init__(conv(c_in, c_out), nn.BatchNorm2d(c_out), nn.ReLU())
-
-
-class PaddedOnce(Base):
-    def __init__(self, c_in, c_out):
-        super().__init__(c_in, c_out)
-        self.a, self.b = conv(c_in, c_out, padding=2), conv(c_out, c_out, padding=0)
-
-
-class OneByOne(Base):
-    def __init__(self, c_in, c_out):
-        super().__init__(c_in, c_out)
-        self.b = nn.Conv2d(c_out, c_out, 1)
-
-
-class Strided(Base):
-    def __init__(self, c_in, c_out):
-        super().__init__(c_in, c_out)
-        self.a = conv(c_in, c_out, stride=2)
-
-
-class WidensLate(Base):
-    def __init__(self, c_in, c_out):
-        super().__init__(c_in, c_out)
-        self.a, self.m, self.b = conv(c_in, c_in), nn.BatchNorm2d(c_in), conv(c_in, c_out)
-
-
-class ThreeConvolutions(Base):
-    def __init__(self, c_in, c_out):
-        super().__init__(c_in, c_out)
-        self.c, self.o = conv(c_out, c_out), nn.BatchNorm2d(c_out)
-
-    def forward(self, x):
-        return F.relu(self.o(self.c(super().forward(x))))
-
-
-class ProjectedResidual(Base):
-    def __init__(self, c_in, c_out):
-        super().__init__(c_in, c_out)
-        self.c = nn.Conv2d(c_in, c_out, 1)
-
-    def forward(self, x):
-        return super().forward(x) + self.c(x)
-
-
-class Depthwise(Base):
-    def __init__(self, c_in, c_out):
-        super().__init__(c_in, c_out)
-        self.b = conv(c_out, c_out, groups=c_out)
 
 
 class FixedWidths(Base):
@@ -183,30 +152,6 @@ class FixedWidths(Base):
 class SwappedArguments(Base):
     def __init__(self, c_in, c_out):
         super().__init__(c_out, c_in)
-
-
-class LayerNorm(Base):
-    def __init__(self, c_in, c_out):
-        super().__init__(c_in, c_out)
-        self.m, self.n = nn.LayerNorm([15, 22]), nn.LayerNorm([15, 22])
-
-
-class NormFirst(Base):
-    def __init__(self, c_in, c_out):
-        super().__init__(c_in, c_out)
-        self.m = nn.BatchNorm2d(c_in)
-
-    def forward(self, x):
-        return F.relu(self.b(self.n(F.relu(self.a(self.m(x))))))
-
-
-class Dropout(Base):
-    def __init__(self, c_in, c_out):
-        super().__init__(c_in, c_out)
-        self.drop = nn.Dropout2d(0.1)
-
-    def forward(self, x):
-        return self.drop(super().forward(x))
 
 
 class PlainList(nn.Module):
@@ -228,12 +173,6 @@ class MadeInForward(nn.Module):
 
     def forward(self, x):
         return Base(self.c_in, self.c_out)(x)
-
-
-class BuiltAndForgotten(Base):
-    def __init__(self, c_in, c_out):
-        super().__init__(c_in, c_out)
-        self.c = conv(c_out, c_out)
 
 
 class FromTheClassBody(nn.Module):
@@ -281,6 +220,7 @@ class SuperForgotten(nn.Module):
 
 ABlock = Base(3, 5)
 ABlock.__name__ = "ABlock"
+
 
 WRONG = {
     "the ReLU between the two convolutions is missing": NoInnerReLU,

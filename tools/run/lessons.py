@@ -1,25 +1,27 @@
 """Run the lessons one after the other and write a page about it: `make course`, `python -m tools.run`.
 
-The lessons run in kernels of this very Python, whatever kernels are registered, and import this course_lib.
+Each lesson runs in a kernel of its own, of this very Python and this course_lib, whatever kernels are registered.
 """
 
 import json
 import os
 import re
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 
 from course_lib.errors import UserError
 from course_lib.files import write
+from tools.checkout import ROOT
 from tools.run.pages import lesson_page
 from tools.run.report import about, summary, write_pages
+from tools.run.sockets import unix_sockets
 
 LONGEST_CELL = 3600  # seconds: a kernel that stands still fails its lesson, and the others still run
-LOOK_AGAIN = 1.0  # seconds
 
 
 def select(names: Sequence[str], only: Sequence[str] = ()) -> list[str]:
@@ -34,97 +36,88 @@ def select(names: Sequence[str], only: Sequence[str] = ()) -> list[str]:
 
 
 def execute(
-    nb, *, cwd: Path, env: dict[str, str], timeout: int | None = None, on_cell: Callable | None = None
+    nb,
+    *,
+    cwd: Path,
+    env: dict[str, str],
+    timeout: int | None = None,
+    on_cell: Callable | None = None,
+    python: Path | None = None,
 ) -> int | None:
     """Run the notebook node `nb` in place, in a fresh kernel with the environment `env`.
 
-    `timeout` is in seconds per cell; `on_cell(index)` is called before each cell. Returns the most bytes of memory
-    that the kernel held at one time, None where the system does not tell. Raises, as nbclient does,
-    CellExecutionError for the first failing cell, CellTimeoutError (a TimeoutError) for one that took too long, and
-    DeadKernelError (a RuntimeError) for a kernel that died.
+    `timeout` is in seconds per cell; `on_cell(index)` is called before each cell, of text too. `python` is another
+    Python than this one, which then has to find course_lib by itself. Returns the most bytes of memory that the kernel
+    held at one time, None where the system does not tell. Raises, as nbclient does, CellExecutionError for the first
+    failing cell, CellTimeoutError (a TimeoutError) for one that took too long, and DeadKernelError (a RuntimeError)
+    for a kernel that died.
     """
-    from jupyter_client import AsyncKernelManager
-    from jupyter_client.kernelspec import KernelSpecManager
     from nbclient import NotebookClient
 
-    here = [str(Path(__file__).resolve().parents[2]), env.get("PYTHONPATH", "")]
+    if python is None:
+        env = env | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))}
+    memory: list[int | None] = [None]
     with tempfile.TemporaryDirectory() as profile:  # no start-up files or settings of the user's IPython
-        env = env | {"IPYTHONDIR": profile, "PYTHONPATH": os.pathsep.join(filter(None, here))}
-        native = KernelSpecManager(kernel_dirs=[])  # without folders to search, python3 is sys.executable
-        # Unix sockets where there are some: a TCP port that was free can be taken when the kernel comes to it.
-        short = len(f"{profile}/kernel-5") < 100  # bytes; the system allows 104 or 108
-        sockets = {"transport": "ipc", "ip": f"{profile}/kernel"} if os.name == "posix" and short else {}
         client = NotebookClient(
             nb,
-            km=AsyncKernelManager(
-                kernel_name="python3", kernel_spec_manager=native, client_factory=patient_client(), **sockets
-            ),
+            km=_kernels(Path(profile), python or Path(sys.executable)),
             timeout=timeout,
             record_timing=False,
             coalesce_streams=True,
             extra_arguments=["--Application.log_level=CRITICAL"],
             resources={"metadata": {"path": str(cwd)}},
         )
-        memory: list[int | None] = [None]
         client.on_cell_start = on_cell and (lambda cell, cell_index: on_cell(cell_index))
-        client.on_cell_executed = lambda **_: memory.append(peak_memory(client.km.provisioner.pid))
-        done: Future = Future()
-
-        def work() -> None:
+        client.on_cell_executed = lambda **_: memory.append(peak_resident(client.km.provisioner.pid))
+        with ThreadPoolExecutor(1) as beside:  # in the main thread nbclient would take Ctrl-C for itself
+            running = beside.submit(client.execute, env=env | {"IPYTHONDIR": profile}, cleanup_kc=True)
             try:
-                done.set_result(client.execute(env=env, cleanup_kc=True))
-            except BaseException as problem:
-                done.set_exception(problem)
-
-        beside = Thread(target=work, daemon=True)  # in the main thread nbclient would take Ctrl-C for itself
-        beside.start()
-        try:
-            done.result()
-        except KeyboardInterrupt:
-            client.on_cell_start = lambda **_: client.km.provisioner.process.kill()  # where it is still starting
-            if client.km is not None and client.km.has_kernel:
-                client.km.provisioner.process.kill()
-            beside.join(timeout=10)  # seconds; it notices within one, and nobody who types Ctrl-C waits for more
-            raise
+                running.result()
+            except KeyboardInterrupt:
+                client.on_cell_start = lambda **_: client.km.provisioner.process.kill()  # if it is still starting
+                if client.km.has_kernel:
+                    client.km.provisioner.process.kill()
+                raise
     return memory[-1]
 
 
-def patient_client() -> type:
-    """jupyter_client's AsyncKernelClient, which looks again every second for the answer of the kernel.
-
-    When a widget changes, nbclient sends. That send reads the socket on which asyncio waits, and at times the sign that
-    an answer has come is lost by it: kernel and client stand still, the answer between them.
-    """
-    from queue import Empty
-
-    from jupyter_client.asynchronous import AsyncKernelClient
-
-    class PatientChannel(AsyncKernelClient().shell_channel_class):
-        async def get_msg(self, timeout: float | None = None) -> dict:
-            end = float("inf") if timeout is None else time.monotonic() + timeout
-            while True:
-                try:
-                    return await super().get_msg(min(LOOK_AGAIN, max(0.0, end - time.monotonic())))
-                except Empty:
-                    if time.monotonic() >= end:
-                        raise
-
-    class PatientClient(AsyncKernelClient):
-        def __init__(self, **options):
-            super().__init__(**options)
-            self.shell_channel_class = PatientChannel
-
-    return PatientClient
+@contextmanager
+def laptop() -> Iterator[dict[str, str]]:
+    """The environment of a laptop without a GPU, a cache, an archive of nuclei or any setting of the course."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("COURSE_", "MPLBACKEND"))}
+    with tempfile.TemporaryDirectory() as data:
+        yield env | {"COURSE_PRESET": "laptop", "COURSE_DATA": data, "CUDA_VISIBLE_DEVICES": ""}
 
 
-def peak_memory(pid: int) -> int | None:
-    """The most bytes that a process has held at one time so far; None on systems without /proc."""
+def timed(nb, **options) -> list[float]:
+    """`execute`; returns the seconds after which each cell began, and at the end those that all of it took."""
+    began: list[float] = []
+    start = time.perf_counter()
+    execute(nb, on_cell=lambda _: began.append(time.perf_counter() - start), **options)
+    return [*began, time.perf_counter() - start]
+
+
+def _kernels(folder: Path, python: Path):
+    """What starts kernels of `python` alone; their description and their sockets lie in `folder`."""
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    argv = [str(python), "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (folder / "python3").mkdir()
+    described = json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"})
+    (folder / "python3" / "kernel.json").write_text(described, encoding="utf-8")
+    ours = KernelSpecManager(kernel_dirs=[str(folder)], ensure_native_kernel=False)
+    return AsyncKernelManager(kernel_name="python3", kernel_spec_manager=ours, **unix_sockets(folder / "kernel"))
+
+
+def peak_resident(pid: int) -> int | None:
+    """The most bytes of memory that a process has held at one time so far; None on systems without /proc."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:
         return None
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.M)
-    return 1024 * int(found[1]) if found else None
+    peak = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.M)
+    return 1024 * int(peak[1]) if peak else None
 
 
 def run_lessons(
@@ -137,40 +130,24 @@ def run_lessons(
     `scores` (what the lesson recorded), `page`, `error` (None, or a dict of `cell`, `id`, `message`). Raises
     UserError for an unknown `preset` or `only`, no lessons, an `out` that cannot be written, and a missing extra.
     """
-    try:
-        import nbclient  # noqa: F401
-        import nbconvert  # noqa: F401
-        import nbformat
-    except ModuleNotFoundError as error:
-        hint = f'{error.name} is missing: to run lessons, type `pip install -e ".[notebooks]"` in the checkout'
-        raise UserError(hint) from None
+    books, facts = _read(Path(notebooks), only), about(preset)
     from tqdm import tqdm
 
-    names = sorted(path.stem for path in Path(notebooks).glob("[0-9][0-9]_*.ipynb"))
-    if not names:
-        raise UserError(f"{notebooks} holds no lessons NN_title.ipynb: run this in a checkout of the course")
-    names, facts = select(names, only), about(preset)
-    try:
-        books = {name: nbformat.read(Path(notebooks) / f"{name}.ipynb", as_version=4) for name in names}
-    except ValueError as problem:  # nbformat says NotJSONError, a kind of it
-        raise UserError(f"a lesson in {notebooks} is no notebook ({problem}): check it out again") from None
     results = Path(out).resolve() / "results"
+    # Figures stay inline, and no kept training stands in for one that is measured.
+    env = {key: value for key, value in os.environ.items() if key not in ("MPLBACKEND", "COURSE_RUNS")}
+    env |= {"COURSE_PRESET": facts["preset"], "COURSE_RESULTS_DIR": str(results)}
+    names, rows = list(books), []
     try:
         results.mkdir(parents=True, exist_ok=True)
-        # Figures stay inline, and no kept training stands in for one that is measured.
-        env = {key: value for key, value in os.environ.items() if key not in ("MPLBACKEND", "COURSE_RUNS")}
-        env |= {"COURSE_PRESET": facts["preset"], "COURSE_RESULTS_DIR": str(results)}
-        rows: list[dict] = []
-        cells, done = sum(len(nb.cells) for nb in books.values()), 0
-        with tqdm(total=cells, unit="cell", disable=not progress) as bar:
+        with tqdm(total=sum(len(nb.cells) for nb in books.values()), unit="cell", disable=not progress) as bar:
             for before, name, after in zip(["", *names[:-1]], names, [*names[1:], ""], strict=True):
-                nb = books[name]
+                nb, begun = books[name], bar.n
                 bar.set_description(name)
-                rows.append(_run(name, nb, notebooks, results, env | {"COURSE_LESSON": name}, bar.update))
-                page = lesson_page(nb, name, before=before, after=after)
-                write(results.parent / f"{name}.html", page)
-                done += len(nb.cells)
-                bar.update(done - bar.n)
+                step = lambda index, begun=begun: bar.update(begun + index - bar.n)  # noqa: E731
+                rows.append(_run(nb, notebooks, results, env=env | {"COURSE_LESSON": name}, step=step))
+                bar.update(begun + len(nb.cells) - bar.n)
+                write(results.parent / f"{name}.html", lesson_page(nb, name, before=before, after=after))
                 write_pages(results.parent, facts, rows)  # after every lesson: Ctrl-C leaves a page too
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error}): choose another folder with --out") from None
@@ -179,17 +156,37 @@ def run_lessons(
     return rows
 
 
-def _run(name: str, nb, notebooks: Path, results: Path, env: dict[str, str], step: Callable) -> dict:
+def _read(folder: Path, only: Sequence[str]) -> dict:
+    """Name -> notebook of the lessons that are asked for."""
+    try:
+        import nbclient  # noqa: F401
+        import nbconvert  # noqa: F401
+        import nbformat
+    except ModuleNotFoundError as error:
+        hint = f'{error.name} is missing: to run lessons, type `pip install -e ".[notebooks]"` in the checkout'
+        raise UserError(hint) from None
+    names = sorted(path.stem for path in folder.glob("[0-9][0-9]_*.ipynb"))
+    if not names:
+        raise UserError(f"{folder} holds no lessons NN_title.ipynb: run this in a checkout of the course")
+    names = select(names, only)
+    try:
+        return {name: nbformat.read(folder / f"{name}.ipynb", as_version=4) for name in names}
+    except ValueError as problem:  # nbformat says NotJSONError, a kind of it
+        raise UserError(f"a lesson in {folder} is no notebook ({problem}): check it out again") from None
+
+
+def _run(nb, notebooks: Path, results: Path, *, env: dict[str, str], step: Callable) -> dict:
     """Execute one lesson and return its row."""
     from nbclient.exceptions import CellExecutionError
 
+    name = env["COURSE_LESSON"]
     record, at, memory, error = results / f"{name}.json", 0, None, None
     record.unlink(missing_ok=True)  # the scores of an earlier run are not this run's
 
     def on_cell(index: int) -> None:
         nonlocal at
-        step(index - at)
         at = index
+        step(index)
 
     start = time.perf_counter()
     try:

@@ -3,6 +3,7 @@
 python -m tools.run.progress FILE...
 """
 
+import argparse
 import json
 import sys
 from collections import Counter
@@ -14,6 +15,7 @@ from typing import Any
 from course_lib import results
 from course_lib.errors import UserError
 from course_lib.lesson.progress import VARIABLE
+from tools.command import command
 
 Row = dict[str, Any]
 
@@ -78,20 +80,19 @@ def _foreign(file: str | Path) -> UserError:
     return UserError(f"{file} is no file of {VARIABLE}, a line of JSON for each answer: leave it out")
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Print the table: status 2 for a file that is not there, or holds something else."""
-    files: list[Path] = []
-    for path in map(Path, arguments):  # the shells of Windows hand "*.jsonl" over as it is
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser("python -m tools.run.progress", description=__doc__.partition("\n")[0])
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    named, files = parser.parse_args(argv).files, []
+    for path in named:  # the shells of Windows hand "*.jsonl" over as it is
         files += sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
-    try:
-        if not files:
-            raise UserError(f"no file is called {' or '.join(arguments)}: check the path")
-        print(results.table(overview(files)))
-    except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return 2
+    if not files:
+        raise UserError(f"no file is called {' or '.join(map(str, named))}: check the path")
+    print(results.table(overview(files)))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 from collections.abc import Sequence
 from html import escape
 from importlib.metadata import version
@@ -12,6 +13,7 @@ import torch
 
 from course_lib.files import write
 from course_lib.lesson import presets
+from course_lib.results import table
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -54,16 +56,15 @@ def about(preset: str) -> dict[str, str]:
 
 def summary(rows: Sequence[dict], out: Path) -> str:
     """The table that the terminal shows after a run: lesson, seconds, memory, scores; then where the page is."""
-    width = max((len(row["lesson"]) for row in rows), default=6)
-    lines = [f"{'lesson':<{width}}  seconds  memory   scores"]
+    lines = []
     for row in rows:
         note = ", ".join(f"{key} {value}" for key, value in _shown(row["scores"]).items())
         if row["error"]:
             note = f"FAILED in cell {row['error']['cell']}: {row['error']['message']}"
-        lines.append(
-            f"{row['lesson']:<{width}}  {row['seconds']:>7.1f}  {_megabytes(row['memory']):7}  {note}".rstrip()
-        )
-    return "\n".join([*lines, str(Path(out) / "index.html")])
+        measured = {"seconds": round(row["seconds"]), "memory": _megabytes(row["memory"])}
+        lines.append({"lesson": row["lesson"], **measured, "scores": note})
+    shown = re.sub(r" +$", "", table(lines), flags=re.M)  # one long note would widen every line
+    return f"{shown}\n{Path(out) / 'index.html'}"
 
 
 def _megabytes(memory: int | None) -> str:
@@ -79,8 +80,8 @@ def _shown(scores: dict) -> dict[str, str]:
 def write_pages(out: Path, facts: dict[str, str], rows: list[dict]) -> None:
     """Write OUT/index.html and OUT/summary.json from the facts of `about` and the rows of `run_lessons`."""
 
-    def pairs(table: dict[str, str]) -> str:
-        return "\n".join(f"<dt>{escape(key)}:</dt> <dd>{escape(value)}</dd>" for key, value in table.items())
+    def pairs(of: dict[str, str]) -> str:
+        return "\n".join(f"<dt>{escape(key)}:</dt> <dd>{escape(value)}</dd>" for key, value in of.items())
 
     lessons = []
     for row in rows:

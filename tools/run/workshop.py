@@ -9,7 +9,6 @@ import shutil
 import sys
 import tempfile
 import time
-import tomllib
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +21,8 @@ from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
 from course_lib.lesson import presets, progress
 from course_lib.lesson.colab import NOTEBOOK_PACKAGES
-from course_lib.results.store import CHECKOUT
 from course_lib.train import fit
+from tools.checkout import ROOT, address
 from tools.run.lessons import execute
 
 MEMORY, DISK = 1.5e9, 1e9  # bytes free: a lesson takes below 1 GB
@@ -34,7 +33,7 @@ SLOW = 10  # seconds for an epoch of lesson 00, which takes 1.5 on two cores: ab
 class Point(NamedTuple):
     name: str
     good: bool
-    said: str  # what was found, or what is wrong and what to do
+    said: str  # how it is, or what is wrong and what to do
 
 
 def checklist() -> list[Point]:
@@ -72,7 +71,7 @@ def _kernel() -> str:
 
 def _speed() -> str:
     sizes = presets.PRESETS["laptop"]
-    splits = data.load("synthetic", sizes.size, count=sizes.images)
+    splits = data.draw(sizes.images, sizes.size)
     torch.manual_seed(0)
     net = NestedUNet(widths=sizes.widths, deep_supervision=True)
     _, row = fit(net, splits, epochs=2)  # the first warms up
@@ -108,17 +107,15 @@ def _disk() -> str:
 
 
 def _lessons() -> str:
-    folder = CHECKOUT / "notebooks" / "exercises"
-    if not folder.is_dir():
-        return "not beside the package, which is installed alone"
+    folder = ROOT / "notebooks" / "exercises"
     if not os.access(folder, os.W_OK):
         raise UserError(f"{folder} cannot be written, so no answer can be saved: copy it into the learner's own folder")
     return f"{len(list(folder.glob('*.ipynb')))} lessons in {folder}"
 
 
 def _images() -> str:
-    found = [name for name, source in data.SOURCES.items() if _at_hand(name, source)]
-    return f"built in{''.join(f', and {name}' for name in found)}"
+    real = [name for name, source in data.SOURCES.items() if _at_hand(name, source)]
+    return f"built in{''.join(f', and {name}' for name in real)}"
 
 
 def _at_hand(name: str, source: data.Source) -> bool:
@@ -142,10 +139,7 @@ def _progress() -> str:
 
 
 def _address() -> str:
-    project = CHECKOUT / "pyproject.toml"
-    if not project.is_file():
-        return "not here (the package alone is installed)"
-    repository = tomllib.loads(project.read_text(encoding="utf-8"))["tool"]["course"]["repository"]
+    repository = address(ROOT)["repository"]
     if "/OWNER/" in repository:
         return (
             "for a room on Colab, write the address of your public copy into [tool.course] of pyproject.toml and type "
@@ -156,18 +150,18 @@ def _address() -> str:
 
 def _free_memory() -> int | None:
     """Bytes that a program can have without swapping, or that its container allows; None where the system is silent."""
-    found = []
+    free = []
     with suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-        found.append(1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))))
+        free.append(1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))))
     with suppress(OSError, ValueError):  # no container, or "max"
         limit, used = (int((CONTAINER / f"memory.{name}").read_text()) for name in ("max", "current"))
-        found.append(limit - used)
-    return min(found, default=None)
+        free.append(limit - used)
+    return min(free, default=None)
 
 
 def report(points: list[Point]) -> str:
-    """One line a point: ok or mend, its name, what was found."""
+    """One line a point: ok or mend, its name, how it is."""
     return "\n".join(f"{'ok  ' if point.good else 'mend'}  {point.name:9} {point.said}" for point in points)
 
 
