@@ -211,10 +211,10 @@ def test_bare_weights_with_the_published_names_load(tmp_path, options, wrapped):
 BARE = dict(make(wiring="unet++").state_dict())
 SPOILT = [("conv0_1.conv1.weight", (4, 11, 3, 3)), ("conv0_0.conv1.weight", (4,)), ("conv1_0.conv1.weight", ())]
 SPOILT += [("final1.weight", ()), ("extra", (1,))]
-STRANGE = [{"weights": {}}, {"config": {}}, [1, 2], torch.ones(3), "config weights", {"state_dict": 5}, {}]
+STRANGE = [{"weights": {}}, {"config": {}}, ["config", "weights"], torch.ones(3), "text", {"state_dict": 5}, {}]
 STRANGE += [BARE | {"epoch": 3}, {name: value for name, value in BARE.items() if name != "conv0_1.bn2.bias"}]
 STRANGE += [BARE | {name: torch.zeros(shape)} for name, shape in SPOILT]
-STRANGE += [make(wiring=wiring).state_dict() for wiring in ("unet+", "unet-e")]  # shared by both: not guessed
+STRANGE += [make(wiring="unet+", deep_supervision=deep).state_dict() for deep in (True, False)]  # U-Net^e has the same
 
 
 @pytest.mark.parametrize("content", STRANGE)

@@ -69,6 +69,14 @@ def test_a_broken_experiment_goes_on_behind_its_last_finished_run(folders, monke
     assert [row["seed"] for row in content["rows"]] == [1, 2, 3]
 
 
+def test_half_a_line_is_cut_off_and_what_follows_is_read(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"a": 1}\n{"a": 2')
+    assert read_lines(path) == [{"a": 1}]
+    append(path, json.dumps({"a": 3}) + "\n")
+    assert read_lines(path) == [{"a": 1}, {"a": 3}]
+
+
 def test_weights_depend_on_the_seed_alone():
     first = fresh(3, widths=(2, 3), wiring="unet")
     torch.rand(5)

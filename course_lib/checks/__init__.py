@@ -1,6 +1,5 @@
 # ruff: noqa: F401
 """Is my answer right? `check_x(my_x)` prints one line, or raises AssertionError whose text names the mistake.
-
 tests/wrong_answers holds answers that each check must refuse, and the words it must use.
 """
 
