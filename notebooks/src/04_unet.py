@@ -28,13 +28,11 @@ from torch import nn
 from course_lib import data, measure, results, show
 from course_lib.checks import check_training_step, check_unet, expect
 from course_lib.grid import NestedUNet, VGGBlock
-from course_lib.lesson import presets
-from course_lib.lesson.colab import kept
+from course_lib.lesson import kept, presets
 from course_lib.losses import bce_dice
 from course_lib.metrics import boundary_iou, count, iou
-from course_lib.predict import probabilities
+from course_lib.predict import Setting, probabilities, torch_device
 from course_lib.predict.baseline import otsu_masks
-from course_lib.predict.setting import Setting, torch_device
 from course_lib.show import views, widgets
 from course_lib.show.views.losses import LOSSES, disk
 from course_lib.train import Recipe, batches, evaluate, fit, make_optimiser, one_cycle
@@ -329,10 +327,7 @@ def train(without, seed):
     for i in without:
         cut(net, i)
     recipe, file = Recipe(seed=seed), kept("04", "without", *without, seed, epochs, sizes.size)
-    for _ in fit(
-        net, splits, epochs=epochs, recipe=recipe, setting=Setting.fast(), checkpoint=file
-    ):
-        pass
+    list(fit(net, splits, epochs=epochs, recipe=recipe, setting=Setting.fast(), checkpoint=file))
     return net
 
 

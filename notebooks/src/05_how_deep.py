@@ -30,9 +30,8 @@ from skimage.measure import regionprops
 from course_lib import data, measure, results, show
 from course_lib.checks import check_deepest, check_paired_interval
 from course_lib.grid import NestedUNet
-from course_lib.lesson import presets
-from course_lib.lesson.colab import kept
-from course_lib.predict.setting import Setting
+from course_lib.lesson import kept, presets
+from course_lib.predict import Setting
 from course_lib.results.compare import interval_from_table
 from course_lib.show import views, widgets
 from course_lib.train import Recipe, evaluate, fit
@@ -212,12 +211,13 @@ check_paired_interval(paired_interval)
 def score(kind, depth, seed):
     """Pooled IoU on the validation part of a U-Net of this depth."""
     torch.manual_seed(seed)
-    net = NestedUNet(widths=sizes.widths[: depth + 1], wiring="unet")
+    net, images = NestedUNet(widths=sizes.widths[: depth + 1], wiring="unet"), splits[kind]
     recipe, file = Recipe(seed=seed), kept("05", kind, depth, seed, epochs, sizes.size)
-    for _ in fit(
-        net, splits[kind], epochs=epochs, recipe=recipe, setting=Setting.fast(), checkpoint=file
-    ):
-        pass
+    list(
+        fit(
+            net, splits[kind], epochs=epochs, recipe=recipe, setting=Setting.fast(), checkpoint=file
+        )
+    )
     found = evaluate(net, splits[kind].val, setting=Setting.fast())["iou_pooled"]
     print(f"{kind:13} depth {depth}, seed {seed}: IoU {found:.3f}")
     return found

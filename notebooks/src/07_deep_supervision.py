@@ -24,8 +24,7 @@ import torch
 from course_lib import data, measure, results, show
 from course_lib.checks import check_accurate_mode, check_deep_supervision_loss
 from course_lib.grid import NestedUNet
-from course_lib.lesson import presets
-from course_lib.lesson.colab import kept
+from course_lib.lesson import kept, presets
 from course_lib.losses import bce_dice
 from course_lib.predict import as_input, probabilities
 from course_lib.predict.setting import Setting

@@ -26,8 +26,7 @@ import torch
 from course_lib import data, measure, results, show
 from course_lib.checks import check_choose_level, check_prune, expect
 from course_lib.grid import NestedUNet
-from course_lib.lesson import presets
-from course_lib.lesson.colab import kept
+from course_lib.lesson import kept, presets
 from course_lib.losses import bce_dice
 from course_lib.predict import as_input
 from course_lib.predict.setting import Setting

@@ -33,8 +33,7 @@ from course_lib.checks import check_fold, check_median_seconds, expect
 from course_lib.grid import NestedUNet
 from course_lib.lesson import presets
 from course_lib.losses import bce_dice, deep_supervision
-from course_lib.predict import as_input
-from course_lib.predict.setting import Setting, folded, torch_device
+from course_lib.predict import Setting, as_input, folded, torch_device
 from course_lib.results import race
 from course_lib.train import augment
 

@@ -30,12 +30,10 @@ from scipy import stats
 from course_lib import data, results, show
 from course_lib.checks import check_holm, check_resampled_means
 from course_lib.grid import NestedUNet
-from course_lib.lesson import presets
-from course_lib.lesson.colab import kept
+from course_lib.lesson import kept, presets
 from course_lib.measure import macs, matched_widths, parameters
 from course_lib.metrics import count, iou
-from course_lib.predict import probabilities
-from course_lib.predict.setting import Setting
+from course_lib.predict import Setting, probabilities
 from course_lib.results.compare import bootstrap, interval_from_table, paired_interval
 from course_lib.train import Recipe, fit
 

@@ -29,8 +29,7 @@ from torch import nn
 from course_lib import data, relatives, results, show
 from course_lib.checks import check_at_row, check_gate
 from course_lib.grid import NestedUNet
-from course_lib.lesson import presets
-from course_lib.lesson.colab import kept
+from course_lib.lesson import kept, presets
 from course_lib.measure import macs, parameters
 from course_lib.predict import as_input
 from course_lib.predict.setting import Setting

@@ -33,17 +33,15 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from course_lib import data, results, show
+from course_lib import data, measure, results, show
 from course_lib.checks import check_average_precision, check_blend, expect
 from course_lib.data import mask_doctor, membranes, pixels
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
 from course_lib.lesson import presets
-from course_lib.measure import parameters
-from course_lib.predict import apply, predict, probabilities
+from course_lib.predict import Setting, apply, predict, probabilities
 from course_lib.predict.export import export_onnx, model_card
 from course_lib.predict.instances import instance_scores, separate
-from course_lib.predict.setting import Setting
 from course_lib.train import Recipe, evaluate, fit
 from course_lib.train.checkpoint import save_model
 
@@ -445,7 +443,9 @@ assert counts[1].split(",")[1] == str(by_default.max()) and len(nuclei) == 1 + b
 # %%
 try:
     path = export_onnx(net, work / "model.onnx", facts=facts)
-    print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB for {parameters(net):,} parameters")
+    print(
+        f"{path.name}: {path.stat().st_size / 1e6:.1f} MB for {measure.parameters(net):,} parameters"
+    )
 except UserError as problem:  # the packages of the extra `export` are not here
     print(problem)
 card = model_card(net, facts, {"val": evaluate(net, splits.val), "test": score})
