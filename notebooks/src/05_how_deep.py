@@ -213,12 +213,8 @@ def score(kind, depth, seed):
     torch.manual_seed(seed)
     net, images = NestedUNet(widths=sizes.widths[: depth + 1], wiring="unet"), splits[kind]
     recipe, file = Recipe(seed=seed), kept("05", kind, depth, seed, epochs, sizes.size)
-    list(
-        fit(
-            net, splits[kind], epochs=epochs, recipe=recipe, setting=Setting.fast(), checkpoint=file
-        )
-    )
-    found = evaluate(net, splits[kind].val, setting=Setting.fast())["iou_pooled"]
+    list(fit(net, images, epochs=epochs, recipe=recipe, setting=Setting.fast(), checkpoint=file))
+    found = evaluate(net, images.val, setting=Setting.fast())["iou_pooled"]
     print(f"{kind:13} depth {depth}, seed {seed}: IoU {found:.3f}")
     return found
 
