@@ -529,7 +529,8 @@ assert all(line["seconds"] is None for line in tried[1:])
 # %% [markdown]
 # ## And several GPUs?
 #
-# Each takes a part of every batch, all average their gradients after backward, and all take the same step:
+# Each takes a part of every batch, all average their gradients, and all take the same step. PyTorch has this as
+# `DistributedDataParallel`, and `train` uses it when torchrun starts several processes:
 #
 #     torchrun --nproc_per_node=2 -m course_lib train --data synthetic --out runs/two
 #
@@ -541,10 +542,10 @@ assert all(line["seconds"] is None for line in tried[1:])
 print(results.table(speed_rows("processes", "16x3x64x64"), ["case", "median ms", "times as fast"]))
 
 # %% [markdown]
-# The times are of one epoch at widths 8 to 128, and two are slower than one. Batch norm is what waits (in a trial that
-# was not stored, with norms of its own in each process, two were faster than one): to give the result of one process,
-# each of its 30 layers adds up its sums over both, forward and backward, beside the one exchange of gradients. At these
-# small widths that costs more than halving the work saves. On several GPUs it was not measured yet.
+# The times are of one epoch at widths 8 to 128, and two processes are 1.63 times as fast as one. But they are not quite
+# the same training. Batch norm takes its mean and variance over the images of its own process, 8 of the 16. On GPUs
+# `nn.SyncBatchNorm` takes them over all, which costs one more exchange for each of the 30 layers, forward and backward.
+# PyTorch has no such layer for the CPU. On several GPUs it was not measured yet.
 
 # %%
 results.record(
