@@ -156,7 +156,11 @@ QUOTED = [
     ("09", "the record: {:.0f} times as fast as the recipe", lambda: race("small batches")),
     ("09", "the popular recipe ends at {:.3f}", lambda: race("popular recipe", "last IoU")),
     ("09", "would take {:.1f} ms at the", ms_at_the_peak),
-    ("09", "two processes are {:.2f} times as fast as one", lambda: times("processes", "2 processes")),
+    (
+        "09",
+        "two processes are {:.2f} times as fast as one",
+        lambda: speed("processes", "times as fast", "2 processes", "16x3x64x64"),
+    ),
     ("09", "the kernels of a step need {:.1f} ms, nearly all", lambda: day("profile", "plain fp32")),
     ("09", "nearly all of its {:.1f}:", lambda: day("step", "plain fp32")),
     ("09", "Up-sampling alone needs {:.1f} of them", lambda: day("profile", "plain fp32", 1)),
