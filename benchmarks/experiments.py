@@ -34,6 +34,7 @@ from course_lib.predict.baseline import otsu_masks
 from course_lib.predict.setting import Setting
 from course_lib.relatives import RELATIVES
 from course_lib.train import Recipe, evaluate, fit
+from tools.command import command
 
 Row = dict[str, Any]
 RUNS = Path("runs")
@@ -378,17 +379,13 @@ def read_lines(path: Path) -> list[Row]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
+@command
 def main() -> int:
-    """The command: status 2 for a user's mistake."""
     parser = argparse.ArgumentParser("python -m benchmarks.experiments", description="Measure a stored table again.")
     parser.add_argument("name", choices=list(EXPERIMENTS))
     parser.add_argument("--workers", type=int, default=1, help="runs at a time, each on one thread (default: 1)")
     options = parser.parse_args()
-    try:
-        print(run(options.name, max(1, options.workers)))
-    except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return 2
+    print(run(options.name, max(1, options.workers)))
     return 0
 
 

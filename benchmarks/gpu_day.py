@@ -30,13 +30,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.recorded import Recorded
-from course_lib.errors import UserError
 from course_lib.files import write
 from course_lib.grid import NestedUNet
 from course_lib.losses import bce_dice, deep_supervision
 from course_lib.measure import macs
 from course_lib.predict.setting import folded
 from course_lib.results import as_json, machine, store, table
+from tools.command import command
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
@@ -432,6 +432,7 @@ def all_stages(out: Path, seconds: float, *, tiny: bool) -> dict[str, list[Row]]
     return found
 
 
+@command
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the stages' files")
@@ -444,23 +445,19 @@ def main() -> int:
     if options.tiny:
         Size.tiny()
     Size.batches = tuple(options.batches or Size.batches)
-    try:
-        if options.stage:
-            one_stage(options.stage, options.out)
-            return 0
-        here = machine()
-        print(here, flush=True)
-        stages = all_stages(options.out, options.seconds, tiny=options.tiny)
-        shares(stages)
-        rows = [{"stage": name, **row} for name, rows in stages.items() for row in rows]
-        command = f"python -m benchmarks.gpu_day --out DIR --seconds {options.seconds:g}"
-        folder = {} if options.store else {"folder": options.out}
-        print(store("gpu_day", rows, about=ABOUT, command=command, measured=here, **folder))
-        for name, some in stages.items():
-            print(f"\n{name}\n{table(some)}")
-    except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return 2
+    if options.stage:
+        one_stage(options.stage, options.out)
+        return 0
+    here = machine()
+    print(here, flush=True)
+    stages = all_stages(options.out, options.seconds, tiny=options.tiny)
+    shares(stages)
+    rows = [{"stage": name, **row} for name, rows in stages.items() for row in rows]
+    command = f"python -m benchmarks.gpu_day --out DIR --seconds {options.seconds:g}"
+    folder = {} if options.store else {"folder": options.out}
+    print(store("gpu_day", rows, about=ABOUT, command=command, measured=here, **folder))
+    for name, some in stages.items():
+        print(f"\n{name}\n{table(some)}")
     return 0
 
 
