@@ -60,7 +60,6 @@ class NestedUNet(nn.Module):
         config: the arguments, enough to build the same net again.
 
     Names and order of the weights are those of the widely used PyTorch code, so its checkpoints load.
-
     Raises UserError (a ValueError): unknown wiring, fewer than two widths, or deep supervision on the plain U-Net.
     """
 

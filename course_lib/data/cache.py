@@ -88,7 +88,6 @@ def given(name: str) -> Path | None:
 
 def fetched(name: str, *, download: bool, progress: bool = True) -> Path:
     """The published archive in the cache folder; `download` gets it where it is missing or damaged.
-
     Raises UserError: it is still missing or damaged. What arrives with another SHA-256 is thrown away.
     """
     source, path = SOURCES[name], folder() / ARCHIVES / f"{name}.zip"
@@ -161,7 +160,6 @@ def kept(path: Path, make: Callable[[], Arrays]) -> Arrays:
 
     One process at a time makes it, and the others say that they wait. A process that is killed lets go at once. On a
     disk that knows no locks, beside the lock of another user, and after PATIENCE, all go on at once.
-
     Raises UserError for a full disk or a folder that cannot be written.
     """
     for leftover in ("*.npz.*.partial", f"{ARCHIVES}/tmp*"):  # of killed runs
@@ -169,13 +167,16 @@ def kept(path: Path, make: Callable[[], Arrays]) -> Arrays:
     if arrays := read(path):
         return arrays
     lock = FileLock(path.with_name(f".{path.name}.lock"), mode=0o666)  # one room, one cache, many users
-    with suppress(OSError, NotImplementedError):
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             print(f"another process makes {path.name}: waiting for it", file=sys.stderr, flush=True)
             lock.acquire(timeout=PATIENCE)
+    except (NotImplementedError, OSError) as error:  # Timeout is an OSError
+        if not os.access(path.parent, os.W_OK):  # said now, and not after minutes of work
+            raise _refused(path, error) from error
     try:
         if not (arrays := read(path)):  # else another process has made it meanwhile
             arrays, packed = make(), io.BytesIO()
@@ -183,10 +184,7 @@ def kept(path: Path, make: Callable[[], Arrays]) -> Arrays:
             try:
                 files.write(path, packed.getvalue())
             except UserError as error:
-                raise UserError(
-                    f"the cache folder {path.parent} cannot be written ({error.__cause__.strerror}): "
-                    "free some space, or set COURSE_DATA to another folder"
-                ) from error
+                raise _refused(path, error.__cause__) from error
         return arrays
     finally:
         lock.release()  # does nothing where it is not held
@@ -199,3 +197,10 @@ def read(path: Path) -> Arrays | None:
             return dict(stored)
     except Exception:  # damage shows in many ways (each array has a CRC-32), and all end in preparing anew
         return None
+
+
+def _refused(path: Path, error: OSError) -> UserError:
+    advice = "free some space, or set COURSE_DATA to another folder"
+    return UserError(
+        f"the cache folder {path.parent} cannot be written ({getattr(error, 'strerror', None) or error}): {advice}"
+    )

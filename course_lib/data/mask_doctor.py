@@ -76,7 +76,6 @@ def examine(folder: str | Path, size: int = 96) -> list[Finding]:
     - *Twins.* Equal pixels; or images that `data.split` deals to different parts and that are nearly equal: the steps
       between neighbours on a 16 x 16 grid of area means correlate, so light does not count.
     - *Nuclei lost by resizing.* More than 5 % of all keep fewer than 4 pixels at `size`.
-
     Raises UserError: images/ or masks/ is missing, or a size that `data.load` refuses.
     """
     pairs, files = _diagnose(Path(folder), size)
@@ -97,7 +96,6 @@ def mend(folder: str | Path, out: str | Path, size: int = 96) -> list[Finding]:
     The folder itself stays as it is. What needs a person is left out; of twins the first by name is kept, again and
     again, because leaving one out deals the others anew. `examine(out, size)` then has nothing to mend. Each detail
     begins with "mended", "left out" or "kept".
-
     Raises UserError: as `examine`, and for an `out` that holds something, or lies inside the folder.
     """
     folder, out = Path(folder), Path(out)

@@ -24,7 +24,6 @@ def draw_membranes(count: int, size: int, *, seed: int = 0) -> tuple[np.ndarray,
 
 def write_folder(folder: str | Path, *, count: int = 30, size: int = 256, seed: int = 0) -> Path:
     """Draws a data set into folder/images/*.png and folder/masks/*.png (16 bit, instance numbers). Returns the folder.
-
     Raises UserError: the folder is there and not empty, or cannot be written.
     """
     pixels.write_folder(folder, ((f"tissue{n:03d}", *_draw(size, seed, n)) for n in range(count)))

@@ -48,7 +48,6 @@ def read_image(data: bytes, where: str) -> np.ndarray:
 
 def as_bytes(pixels: np.ndarray, where: str) -> np.ndarray:
     """Any numbers -> uint8, stretched to 0..255 unless they are that already: deep images rarely use their whole range.
-
     Raises UserError for complex numbers and the like, and for what is not finite.
     """
     if pixels.dtype == np.uint8:
@@ -58,8 +57,8 @@ def as_bytes(pixels: np.ndarray, where: str) -> np.ndarray:
     low, high = float(pixels.min()), float(pixels.max())
     if not np.isfinite(high - low):
         raise UserError(f"{where} holds values that are not finite numbers: export the image again")
-    scale = 255 / ((high - low) or 1)
-    return np.rint((pixels.astype(np.float64) - low) * scale).astype(np.uint8)
+    scale, bands = 255 / ((high - low) or 1), np.array_split(pixels, 1 + pixels.size // 2**22)  # small ones as float64
+    return np.concatenate([np.rint((band.astype(np.float64) - low) * scale).astype(np.uint8) for band in bands])
 
 
 def read_mask(data: bytes, where: str) -> np.ndarray:
@@ -109,7 +108,6 @@ def labels_file(labels: np.ndarray) -> tuple[str, bytes]:
 
 def write_folder(folder: str | Path, pairs: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> None:
     """Writes (id, image, labels) as images/ID.png and masks/ID.png, as `labels_file` does; all of them or none.
-
     Raises UserError: the folder is there and not empty, or cannot be written.
     """
     with whole_folder(folder) as scratch:

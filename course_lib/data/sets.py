@@ -4,9 +4,11 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ from course_lib.data.synthetic import draw_nuclei
 from course_lib.errors import UserError
 
 KINDS = ("images", "masks")  # folders
+LARGE = 4 * 2**20  # pixels; resizing takes some 16 bytes a pixel, so one such image at a time
 TILE = "@"  # between the id of an image and the place of a tile in it
 PREPARATION = 1  # goes up when prepared pixels would change: older cache files are then not used any more
 
@@ -81,7 +84,6 @@ def load(
         tiles: cut images into tiles in place of resizing them; all tiles of an image are in one part.
         download: whether a missing archive may be fetched. Nothing is ever downloaded without it.
         progress: whether to show a bar while images are prepared.
-
     Raises UserError: one sentence that names the file and what to do.
     """
     check_size(size)
@@ -95,7 +97,7 @@ def load(
         folder = Path(name)
         names = [f"{kind}/{file.name}" for kind in KINDS for file in (folder / kind).glob("*")]
         files = Files(folder, names, lambda file: pixels.read_file(folder / file, f"{folder / file}"))
-        arrays = prepare(files, size, tiles, progress)
+        arrays = prepare(files, size, tiles=tiles, progress=progress)
     else:
         raise UserError(
             f"there is no data set or folder {str(name)!r} (looked in {Path.cwd()}): "
@@ -118,15 +120,15 @@ def _from_archive(name: str, size: int, tiles: bool, download: bool, progress: b
     def make() -> cache.Arrays:
         path = local or cache.fetched(name, download=download, progress=progress)
         with cache.open_archive(path) as archive:
-            read = partial(cache.read_entry, archive)
-            return prepare(Files(path, archive.namelist(), read, source.mask_per_nucleus), size, tiles, progress)
+            files = Files(path, archive.namelist(), partial(cache.read_entry, archive), source.mask_per_nucleus)
+            return prepare(files, size, tiles=tiles, progress=progress)
 
     digest = cache.sha256_of(local) if local else source.sha256
     stem = f"{name}-{digest[:16]}-{size}{'-tiles' if tiles else ''}-v{PREPARATION}"
     return cache.kept(cache.folder() / f"{stem}.npz", make)
 
 
-def prepare(files: Files, size: int, tiles: bool, progress: bool) -> cache.Arrays:
+def prepare(files: Files, size: int, *, tiles: bool = False, progress: bool = True) -> cache.Arrays:
     """Reads, labels and resizes all images, or cuts them into tiles, in the order of their names.
 
     Returns "images", uint8 (N, S, S, 3), "labels", int32 (N, S, S), and "ids". Raises UserError.
@@ -135,12 +137,13 @@ def prepare(files: Files, size: int, tiles: bool, progress: bool) -> cache.Array
     def pieces_of(sample: tuple[str, str, list[str]]) -> list[tuple[np.ndarray, np.ndarray, str]]:
         id, name, masks = sample
         image = pixels.read_image(files.read(name), f"{files.where}/{name}")
-        labels = _read_labels(files, masks, image.shape[:2])
-        if not tiles:
-            return [(pixels.resize_image(image, size), pixels.resize_labels(labels, size), id)]
-        return [(*tile, f"{id}{TILE}{place}") for place, tile in pixels.cut(image, labels, size).items()]
+        with alone if image[..., 0].size > LARGE else nullcontext():
+            labels = _read_labels(files, masks, image.shape[:2])
+            if not tiles:
+                return [(pixels.resize_image(image, size), pixels.resize_labels(labels, size), id)]
+            return [(*tile, f"{id}{TILE}{place}") for place, tile in pixels.cut(image, labels, size).items()]
 
-    samples, title = find_samples(files), f"preparing {files.where.name}"
+    samples, title, alone = find_samples(files), f"preparing {files.where.name}", Lock()
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding releases the interpreter's lock
         bar = tqdm(pool.map(pieces_of, samples), title, len(samples), disable=not progress)
         images, labels, ids = zip(*(piece for pieces in bar for piece in pieces), strict=True)
@@ -151,7 +154,6 @@ def prepare(files: Files, size: int, tiles: bool, progress: bool) -> cache.Array
 
 def find_samples(files: Files) -> list[tuple[str, str, list[str]]]:
     """Id, image and masks by the layout of the names, whatever folders stand before it.
-
     Raises UserError where nothing has that layout, and for an image or a mask that has no partner.
     """
     many = files.mask_per_nucleus

@@ -128,26 +128,33 @@ def _onnx(net: NestedUNet, head: Head, facts: dict[str, Any]) -> bytes:
     """The file's content. Its norms are folded into the convolutions, which saves bytes."""
     kept = folded(_kept(net, head))
     step = 2**kept.depth
-    remarks = logging.getLogger("torch.onnx._internal.exporter._registration")  # one: torchvision is absent
-    before, remarks.disabled = remarks.disabled, True
-    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch 2.13 uses what it deprecates
-        model = torch.onnx.export(
-            _Program(kept, "mean" if head == "mean" else -1).eval(),
-            (torch.zeros(2, kept.config["in_channels"], 2 * step, 3 * step),),
-            dynamo=True,
-            verbose=False,
-            opset_version=23,  # the newest that torch 2.13 says it exports
-            input_names=["image"],
-            output_names=["probability"],
-            dynamic_shapes=({0: Dim("N"), 2: step * Dim("rows"), 3: step * Dim("columns")},),
-        ).model_proto
-    remarks.disabled = before
+    remarks = logging.getLogger("torch.onnx._internal.exporter._registration")
+    remarks.addFilter(_is_another)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+            model = torch.onnx.export(
+                _Program(kept, "mean" if head == "mean" else -1).eval(),
+                (torch.zeros(2, kept.config["in_channels"], 2 * step, 3 * step),),
+                dynamo=True,
+                verbose=False,
+                opset_version=23,  # the newest that torch 2.13 says it exports
+                input_names=["image"],
+                output_names=["probability"],
+                dynamic_shapes=({0: Dim("N"), 2: step * Dim("rows"), 3: step * Dim("columns")},),
+            ).model_proto
+    finally:
+        remarks.removeFilter(_is_another)
     graph = model.graph
     for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         part.ClearField("metadata_props")  # stack traces, with the paths of this machine
     for key, value in {"head": head, **kept.config, **facts}.items():
         model.metadata_props.add(key=key, value=Path(value).absolute().name if key == "data" else str(value))
     return model.SerializeToString()
+
+
+def _is_another(record: logging.LogRecord) -> bool:
+    return "torchvision is not installed" not in record.getMessage()
 
 
 def _difference(content: bytes, net: NestedUNet, head: Head) -> float:

@@ -38,8 +38,7 @@ class Setting:
 
     @classmethod
     def fast(cls, device: str = "auto") -> "Setting":
-        """The fastest measured on a CPU without torch.compile. On a GPU the usual choice: inference gains by it, and of
-        a step of few small images two measurements disagree (benchmarks/README.md)."""
+        """The fastest measured on a CPU without torch.compile. On a GPU a step of few small images waits for Python."""
         if torch_device(device).type == "cuda":
             precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         else:

@@ -62,7 +62,6 @@ def bootstrap(a: np.ndarray, b: np.ndarray, *, draws: int = 10_000, seed: int = 
 
     Args:
         a, b: the scores of two nets, (seeds, images) each; the same seed and the same image in the same place.
-
     Raises ValueError: the shapes differ, there is nothing to draw from, or a score is not a number.
     """
     if np.shape(a) != np.shape(b) or np.ndim(a) != 2 or 0 in np.shape(a):

@@ -114,15 +114,12 @@ def _lessons() -> str:
 
 
 def _images() -> str:
-    real = [name for name, source in data.SOURCES.items() if _at_hand(name, source)]
+    real = [name for name in data.SOURCES if _at_hand(name)]
     return f"built in{''.join(f', and {name}' for name in real)}"
 
 
-def _at_hand(name: str, source: data.Source) -> bool:
-    local = os.environ.get(source.variable)
-    if local and not Path(local).is_file():
-        raise UserError(f"{source.variable} names {local}, which is not a file: correct it or unset it")
-    return bool(local) or (cache.folder() / cache.ARCHIVES / f"{name}.zip").is_file()
+def _at_hand(name: str) -> bool:
+    return bool(cache.given(name)) or (cache.folder() / cache.ARCHIVES / f"{name}.zip").is_file()
 
 
 def _progress() -> str:
