@@ -35,7 +35,7 @@ def main() -> None:
         start = time.perf_counter()
         found = apply_to(path, net, setting=Setting.fast())
         seconds = time.perf_counter() - start
-    assert found.probability.shape == (args.side, args.side)
+    assert found.probability.shape == (1, args.side, args.side)
     memory = peak_resident(os.getpid())
     print(", ".join(f"{key} {value}" for key, value in machine().items()))
     print(f"{args.side} x {args.side}, widths {args.widths}: {seconds:.0f} s", end=", ")

@@ -25,7 +25,7 @@ from course_lib.grid import SKIPS, NestedUNet
 from course_lib.lesson import colab, presets
 from course_lib.measure import parameters
 from course_lib.predict import Head, probabilities
-from course_lib.predict.apply import apply_to, objects, outlined
+from course_lib.predict.apply import Applied, apply_to, objects, outlined, overlaid
 from course_lib.predict.export import export_onnx, model_card
 from course_lib.predict.instances import instance_scores, separate
 from course_lib.predict.setting import FORMATS, Setting, cpu_has_bf16, torch_device
@@ -101,7 +101,8 @@ def _where_is(name: str, local: str | None) -> str:
 
 def fetch(options: argparse.Namespace) -> None:
     """Download an archive, check it, prepare it. The one command that uses the network."""
-    for part, split in data.load(options.name, options.size, download=True)._asdict().items():
+    classes = data.SECTIONS if options.name == "vnc" else None
+    for part, split in data.load(options.name, options.size, classes=classes, download=True)._asdict().items():
         print(f"{options.name} {part}: {len(split.ids)} images of {options.size}x{options.size}")
 
 
@@ -114,9 +115,11 @@ def draw(options: argparse.Namespace) -> None:
 def masks(options: argparse.Namespace) -> int:
     """Say all that is wrong with a folder of images and masks; --mend writes a copy without it."""
     if options.mend:
-        print(mask_doctor.report(mask_doctor.mend(options.folder, options.mend, options.size)))
+        print(
+            mask_doctor.report(mask_doctor.mend(options.folder, options.mend, options.size, classes=_classes(options)))
+        )
         return 0
-    findings = mask_doctor.examine(options.folder, options.size)
+    findings = mask_doctor.examine(options.folder, options.size, classes=_classes(options))
     print(mask_doctor.report(findings))
     return int(any(finding.problem not in mask_doctor.NOTES for finding in findings))
 
@@ -132,7 +135,8 @@ def train(options: argparse.Namespace) -> None:
     draft.check_shape((1, 3, options.size, options.size))
     if not first:
         distributed.wait()  # for the first one, which prepares the cache that the others then read
-    splits = data.load(options.data, options.size, tiles=options.tiles, progress=first)
+    splits = data.load(options.data, options.size, classes=_classes(options), tiles=options.tiles, progress=first)
+    shape |= {"in_channels": splits.train.images.shape[1], "classes": len(splits.train.classes)}
     if first:
         distributed.wait()
     _ask_for_memory(draft, setting, splits.train.images[: options.batch_size // distributed.size()])
@@ -145,6 +149,7 @@ def train(options: argparse.Namespace) -> None:
             print("epoch {epoch:3d}  loss {loss:.4f}  val IoU {val_iou:.4f}  {seconds:.1f} s".format(**row), flush=True)
     if first:
         facts = {"data": str(options.data), "size": options.size, "tiles": options.tiles, "seed": options.seed}
+        facts |= {"classes": list(splits.train.classes)} if options.classes else {}
         checkpoint.save_model(net, out / "model.pt", **facts)
         net, _ = checkpoint.load_model(out / "model.pt")
         scores, seconds = evaluate(net, splits.val, setting=setting), sum(row["seconds"] for row in rows)
@@ -162,20 +167,30 @@ def _ask_for_memory(net: NestedUNet, setting: Setting, batch: torch.Tensor) -> N
 
 def score(options: argparse.Namespace) -> None:
     """Score a model on one part of a data set, or on all of it: JSON on stdout."""
-    net, facts = _nuclei_model(options.model)
-    splits = data.load(options.data, facts["size"], tiles=facts["tiles"] and options.data != "synthetic")
+    net, facts = _model(options.model)
+    of_nuclei = options.data == "synthetic" or (options.data in data.SOURCES and options.data != "vnc")
+    named = None if of_nuclei else facts.get("classes")
+    splits = data.load(options.data, facts["size"], classes=named, tiles=facts["tiles"] and options.data != "synthetic")
     part = data.join(splits) if options.split == "all" else getattr(splits, options.split)
+    if len(part.classes) != net.config["classes"]:
+        there = f"{options.data} shows {len(part.classes)} class(es)"
+        raise UserError(f"{there}, and {options.model} tells {net.config['classes']} apart: choose data of its classes")
+    images = pixels.as_channels(part.images.movedim(1, -1).numpy(), net.config["in_channels"], str(options.data))
+    part = part._replace(images=torch.from_numpy(images).movedim(-1, 1).contiguous())
     metrics = evaluate(net, part, head=options.head, setting=_setting(options))
     if options.instances:
         maps = probabilities(net, part.images, head=options.head, setting=_setting(options))
-        metrics |= instance_scores(maps, part.labels, scale=options.scale)
+        labels = part.labels if part.labels.ndim == 4 else part.labels[:, None]
+        for k, name in enumerate(part.classes):
+            found = instance_scores(maps[:, k : k + 1], labels[:, k], scale=options.scale)
+            (metrics["classes"][name] if len(part.classes) > 1 else metrics).update(found)
     report = {"data": str(options.data), "split": options.split, "images": len(part.ids), "head": options.head}
     print(json.dumps(report | {"metrics": metrics}, indent=1))
 
 
 def predict_files(options: argparse.Namespace) -> None:
     """Write a probability map and a mask for every image; with --instances also nuclei, outlines and two tables."""
-    net, facts = _nuclei_model(options.model)
+    net, facts = _model(options.model)
     out, paths, setting = Path(options.out), [Path(path) for path in options.images], _setting(options)
     stems = Counter(path.stem.casefold() for path in paths)  # some systems take A.png and a.png for one
     if twice := [path.stem for path in paths if stems[path.stem.casefold()] > 1]:
@@ -183,21 +198,36 @@ def predict_files(options: argparse.Namespace) -> None:
     if own := next((path for path in paths if path.parent.resolve() == out.resolve()), None):
         raise UserError(f"{own} lies in {out}, where results could overwrite images: choose another folder for --out")
     size = None if options.native or facts["tiles"] else facts["size"]
-    counts, nuclei = Table(out / "counts.csv", COUNTS, paths), Table(out / "nuclei.csv", NUCLEI, paths)
+    several = net.config["classes"] > 1
+    names = facts.get("classes") or [str(k + 1) for k in range(net.config["classes"])]
+    counts, nuclei = (Table(out / f"{name}.csv", (*columns, *["class"] * several), paths) for name, columns in TABLES)
     for path in paths:
         applied = apply_to(path, net, size=size, head=options.head, setting=setting)
-        probability = torch.from_numpy(applied.probability)
-        write(out / f"{path.stem}_probability.png", _as_png((255 * probability).round_().to(torch.uint8).numpy()))
-        write(out / f"{path.stem}_mask.png", _as_png((probability > 0.5).to(torch.uint8).mul_(255).numpy()))
-        if options.instances:
-            labels = separate(applied.probability, scale=applied.scale * options.scale)
-            ending, content = pixels.labels_file(labels)
-            write(out / f"{path.stem}_instances{ending}", content)
-            write(out / f"{path.stem}_outlines.png", _as_png(outlined(applied.image, labels)))
-            rows = [{"file": path.name} | row for row in objects(labels)]
-            counts.add([{"file": path.name, "nuclei": len(rows), "area": sum(row["area"] for row in rows)}])
+        if several:
+            write(out / f"{path.stem}_overlay.png", _as_png(overlaid(applied.image, applied.probability > 0.5, names)))
+        for name, probability in zip(names, applied.probability, strict=True):
+            stem = out / (f"{path.stem}_{name}" if several else path.stem)
+            labels = _write_maps(stem, applied, probability, options.scale if options.instances else None)
+            if labels is None:
+                continue
+            of_class = {"file": path.name} | ({"class": name} if several else {})
+            rows = [of_class | row for row in objects(labels)]
+            counts.add([of_class | {"nuclei": len(rows), "area": sum(row["area"] for row in rows)}])
             nuclei.add(rows)  # after every image: an interruption loses none
-        print(out / f"{path.stem}_mask.png", flush=True)
+        print(out / f"{path.stem}_{'overlay' if several else 'mask'}.png", flush=True)
+
+
+def _write_maps(stem: Path, applied: Applied, probability: np.ndarray, scale: float | None) -> np.ndarray | None:
+    """The files of one class of one image, and its labels where objects are asked for, by a scale."""
+    probability = torch.from_numpy(probability)  # whose arithmetic in place spares copies of a large map
+    write(f"{stem}_mask.png", _as_png((probability > 0.5).to(torch.uint8).mul_(255).numpy()))
+    labels = None if scale is None else separate(probability.numpy(), scale=applied.scale * scale)
+    write(f"{stem}_probability.png", _as_png(probability.mul(255).round_().to(torch.uint8).numpy()))
+    if labels is not None:
+        ending, content = pixels.labels_file(labels)
+        write(f"{stem}_instances{ending}", content)
+        write(f"{stem}_outlines.png", _as_png(outlined(applied.image, labels)))
+    return labels
 
 
 def export(options: argparse.Namespace) -> None:
@@ -222,12 +252,10 @@ def _setting(options: argparse.Namespace) -> Setting:
     return Setting(options.device, options.precision, channels_last=torch_device(options.device).type == "cuda")
 
 
-def _nuclei_model(path: str) -> tuple[NestedUNet, dict[str, Any]]:
-    """A model of one class, and its facts, with what is missing filled in."""
+def _model(path: str) -> tuple[NestedUNet, dict[str, Any]]:
+    """A model and its facts, with what is missing filled in."""
     net, facts = checkpoint.load_model(path)
     facts = {"size": 96, "tiles": False} | facts
-    if net.config["classes"] != 1:
-        raise UserError(f"{path} tells {net.config['classes']} classes apart, and this command nuclei from background")
     if not (isinstance(facts["size"], int) and isinstance(facts["tiles"], bool)):
         raise UserError(f"{path} does not say at which size it was trained: train again")
     return net, facts
@@ -237,6 +265,12 @@ def _as_png(picture: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(picture).save(file, format="png")
     return file.getvalue()
+
+
+def _classes(options: argparse.Namespace) -> list[str] | int | None:
+    """Names of classes; one number is their count."""
+    named = options.classes
+    return int(named[0]) if named and len(named) == 1 and named[0].isdecimal() and named[0].isascii() else named
 
 
 def _number(kind: type, fits: Callable[[float], bool], what: str) -> Callable[[str], float]:
@@ -257,6 +291,7 @@ def _head(text: str) -> Head:
     return text if text == "mean" else int(text)
 
 
+TABLES = (("counts", COUNTS), ("nuclei", NUCLEI))
 COUNT = _number(int, lambda n: n > 0, "a whole number above zero")
 SEED = _number(int, lambda n: 0 <= n < 2**32, f"a whole number from 0 to {2**32 - 1}")
 SIDE = _number(int, lambda n: 16 <= n <= 4096, "a number of pixels from 16 to 4096")
@@ -268,6 +303,11 @@ SHARED = {  # options of several commands
     "--head": {"type": _head, "default": "mean", "help": "mean, or a level 1, 2, 3 ..."},
     "--scale": {"type": REAL, "default": 1, "help": "with --instances: 2 where objects are cut in two, and so on"},
     "--device": {"default": "auto", "help": "auto, cpu, cuda"},
+    "--classes": {
+        "nargs": "+",
+        "metavar": "NAME",
+        "help": "names of the classes that masks tell apart, or their count",
+    },
     "--precision": {"default": "auto", "choices": ["auto", *FORMATS], "help": "of the convolutions"},
 }
 
@@ -292,11 +332,11 @@ def _parser() -> argparse.ArgumentParser:
     option("--count", type=COUNT, default=30)
     option("--size", type=SIDE, default=256, help="side of the images, in pixels")
     option("--seed", type=SEED, default=0)
-    option = add("masks", masks)
+    option = add("masks", masks, "--classes")
     option("folder", help="holds images/ and masks/")
     option("--size", type=COUNT, default=96, help="side at which you want to train, in pixels")
     option("--mend", metavar="DIR", help="a new folder for the mended copy")
-    option = add("train", train, "--out", "--device", "--precision")
+    option = add("train", train, "--out", "--classes", "--device", "--precision")
     option("--data", default="synthetic", metavar="NAME|FOLDER")
     option("--wiring", default="unet++", choices=list(SKIPS))
     option("--deep-supervision", action="store_true")

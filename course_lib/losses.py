@@ -10,7 +10,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def bce_dice(logits: Tensor, target: Tensor) -> Tensor:
-    """Half the binary cross entropy plus one minus the soft Dice, both averaged over images.
+    """Half the binary cross entropy plus one minus the soft Dice, both averaged over images and classes.
 
         1/2 BCE(y, p) + 1 - 2 Σ y p / (Σ y + Σ p)
 
@@ -37,12 +37,12 @@ def soft_iou(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def lovasz_hinge(logits: Tensor, target: Tensor) -> Tensor:
-    """The Lovász hinge: a convex surrogate of 1 - IoU, per image, then averaged. Shapes and types as in `bce_dice`.
+    """The Lovász hinge: a convex surrogate of 1 - IoU, of each image and class, then averaged. As in `bce_dice`.
 
     Pixels are sorted by their hinge error; each weighs what it adds to the Jaccard loss when it joins the
     wrong ones (Berman, Triki and Blaschko, The Lovász-Softmax loss, CVPR 2018).
     """
-    logits, target = logits.float().flatten(1), target.float().flatten(1)  # (N, pixels)
+    logits, target = (field.float().flatten(0, 1).flatten(1) for field in (logits, target))  # (N C, pixels)
     errors, order = (1 - logits * (2 * target - 1)).sort(dim=1, descending=True)
     truth = target.gather(1, order)
     positives = truth.sum(1, keepdim=True)
@@ -67,6 +67,6 @@ def deep_supervision(loss: Loss) -> Callable[[list[Tensor], Tensor], Tensor]:
 
 
 def _overlap_and_total(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ y p and Σ y + Σ p of each image, (N,) each."""
+    """Σ y p and Σ y + Σ p of each image and class, (N, C) each."""
     p = logits.sigmoid()
-    return (p * target).sum(dim=(1, 2, 3)), p.sum(dim=(1, 2, 3)) + target.sum(dim=(1, 2, 3))
+    return (p * target).sum(dim=(2, 3)), p.sum(dim=(2, 3)) + target.sum(dim=(2, 3))

@@ -3,7 +3,9 @@
 Masks are bool or {0, 1} tensors (N, ...): one image per first index.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -52,8 +54,16 @@ def boundary_iou(predicted: Tensor, true: Tensor, *, width: int = 2) -> Tensor:
     return iou(count(_rim(predicted, width), _rim(true, width)))
 
 
-def scores(predicted: Tensor, true: Tensor) -> dict[str, float]:
-    """Every mask score of a data set, each under its full name. Masks (N, 1, H, W)."""
+def scores(predicted: Tensor, true: Tensor, *, classes: Sequence[str] = ()) -> dict[str, Any]:
+    """Every mask score of a data set, each under its full name. Masks (N, K, H, W).
+
+    Of K > 1 classes, the means over classes, and each class's own scores under "classes" by its name in `classes`.
+    """
+    if true.shape[1] > 1:
+        names = classes or [str(number) for number in range(1, true.shape[1] + 1)]
+        each = {name: scores(predicted[:, k : k + 1], true[:, k : k + 1]) for k, name in enumerate(names)}
+        means = {key: fmean(one[key] for one in each.values()) for key in next(iter(each.values()))}
+        return means | {"classes": each}
     counts = count(predicted, true)
     return {
         "iou_pooled": iou(counts.pooled()).item(),

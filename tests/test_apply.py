@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from skimage.draw import disk
@@ -10,7 +11,7 @@ from course_lib.data.pixels import read_image, resize_image
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
 from course_lib.predict import predict
-from course_lib.predict.apply import apply_to, objects, outlined
+from course_lib.predict.apply import apply_to, objects, outlined, overlaid
 from course_lib.predict.setting import Setting
 
 CPU = Setting("cpu")
@@ -35,22 +36,22 @@ def file(tmp_path):
 def test_without_a_size_the_net_sees_the_file_as_it_is(net, file):
     image, probability, scale = apply_to(file, net, setting=CPU)
     assert (image == read_image(file.read_bytes(), "a")).all() and scale == 1
-    expected = predict(net, torch.from_numpy(image).permute(2, 0, 1), setting=CPU)[0].numpy()
-    assert (probability == expected).all() and probability.shape == (37, 52)
+    expected = predict(net, torch.from_numpy(image).permute(2, 0, 1), setting=CPU).numpy()
+    assert (probability == expected).all() and probability.shape == (1, 37, 52)
 
 
 def test_with_a_size_it_sees_the_resized_file_and_the_map_grows_back(net, file):
     _, probability, scale = apply_to(file, net, size=16, head=1, setting=CPU)
     seen = torch.from_numpy(resize_image(read_image(file.read_bytes(), "a"), 16)).permute(2, 0, 1)
     small = predict(net, seen, head=1, setting=CPU)
-    assert probability.shape == (37, 52) and scale == pytest.approx(52 / 16)
+    assert probability.shape == (1, 37, 52) and scale == pytest.approx(52 / 16)
     assert probability.mean() == pytest.approx(small.mean().item(), abs=0.01)
-    corners = probability[[0, 0, -1, -1], [0, -1, 0, -1]]
+    corners = probability[0][[0, 0, -1, -1], [0, -1, 0, -1]]
     assert corners == pytest.approx(small[0][[0, 0, -1, -1], [0, -1, 0, -1]].numpy(), abs=1e-5)
 
 
 def test_a_file_that_is_not_there_is_named(net, tmp_path):
-    with pytest.raises(UserError, match=r"nothing\.png cannot be read .*: check the path"):
+    with pytest.raises(UserError, match=r"nothing\.png is not a file: check its name"):
         apply_to(tmp_path / "nothing.png", net)
 
 
@@ -76,3 +77,27 @@ def test_outlines_are_the_rims_and_the_image_is_left_alone(labels):
     orange = (picture == [230, 159, 0]).all(axis=2)
     assert (image == 0).all() and (picture[~orange] == 0).all()
     assert orange[20, 13] and orange[20, 42] and not orange[20, 20] and (labels[orange] > 0).all()
+
+
+def test_channels_are_those_of_the_net(tmp_path):
+    planes = np.random.default_rng(0).integers(0, 60_000, (2, 24, 32)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "two.tif", planes, photometric="minisblack")
+    applied = apply_to(tmp_path / "two.tif", NestedUNet(in_channels=2, classes=3, widths=(2, 3)).eval(), setting=CPU)
+    assert applied.image.shape == (24, 32, 2) and applied.probability.shape == (3, 24, 32)
+    assert outlined(applied.image, np.zeros((24, 32), int)).shape == (24, 32, 3)
+    with pytest.raises(UserError, match=r"two\.tif has 2 channels and the net takes 3: give an image like"):
+        apply_to(tmp_path / "two.tif", NestedUNet(widths=(2, 3)).eval(), setting=CPU)
+
+
+def test_classes_lie_over_the_image_in_colours_with_their_names():
+    image, masks = np.full((40, 60, 3), 100, np.uint8), np.zeros((2, 40, 60), bool)
+    masks[0, 5:9, 5:9] = masks[1, 20:30, 20:30] = True
+    picture = overlaid(image, masks, ("cell", "nucleus"))
+    assert picture.shape == (40 + 2 * 14, 60, 3) and (image == 100).all()
+    assert picture[6, 6].tolist() == [50 + 115, 50 + 79, 50] and picture[25, 25].tolist() == [
+        50 + 43,
+        50 + 90,
+        50 + 116,
+    ]
+    assert picture[0, 0].tolist() == [100] * 3 and picture[47, 7].tolist() == [230, 159, 0]
+    assert min(picture[40:54, 16:].max(), picture[54:, 16:].max()) > 200  # the names

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from course_lib import data
 from course_lib.__main__ import main
-from course_lib.data import pixels
+from course_lib.data import decode, meaning, pixels
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
 from course_lib.lesson import presets
@@ -92,18 +92,20 @@ def test_images(content):
     except UserError as problem:
         assert str(problem).startswith("a.png ")
     else:
-        assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+        assert image.dtype == np.uint8 and image.ndim == 3 and 2 <= image.shape[2] <= 8
 
 
 @cases(400)
 @given(damaged(PICTURES))
 def test_masks(content):
     try:
-        labels = pixels.label_mask(pixels.read_mask(content, "a.png"), "a.png")
+        mask = meaning.read_mask(content, "a.png")
+        labels, seen = meaning.label_mask(mask), meaning.look_at(mask, "a.png")
     except UserError as problem:
         assert str(problem).startswith("a.png ")
     else:
         assert labels.dtype == np.int32 and labels.ndim == 2 and labels.min() >= 0
+        assert all(doubt.where == "a.png" for doubt in meaning.doubts([seen]))
 
 
 @cases(200)
@@ -116,12 +118,12 @@ def test_masks(content):
 def test_masks_of_any_numbers(kind, shape, content, photometric):
     values = np.resize(np.frombuffer(content[: len(content) // 16 * 16] or bytes(16), kind), shape)
     try:
-        mask = pixels.read_mask(tif(values, photometric=photometric), "a.tif")
+        mask = meaning.read_mask(tif(values, photometric=photometric), "a.tif")
     except UserError:
         return
     if photometric == "minisblack":
         assert (mask == values).all() and mask.min() >= 0
-    pixels.label_mask(mask, "a.tif") if mask.max() < 2**31 else None
+    meaning.label_mask(mask) if mask.max() < 2**31 else None
 
 
 @cases(150)
@@ -130,10 +132,10 @@ def test_sizes_that_a_header_announces(width, height, depth, colour):
     """Nothing is allocated on the word of a header."""
     content = png_header(width, height, depth, colour, bytes(9))
     with pytest.raises(UserError) as refusal, pytest.MonkeyPatch.context() as patch:
-        if width * height > pixels.LARGEST**2:  # Pillow allocates when it loads
-            patch.setattr(pixels.PngImageFile, "load", lambda self: pytest.fail("allocated on the word of a header"))
+        if width * height > decode.LARGEST**2:  # Pillow allocates when it loads
+            patch.setattr(decode.PngImageFile, "load", lambda self: pytest.fail("allocated on the word of a header"))
         pixels.read_image(content, "a.png")
-    if width * height > pixels.LARGEST**2 and depth == 8 and colour in (0, 2, 3, 4, 6):
+    if width * height > decode.LARGEST**2 and depth == 8 and colour in (0, 2, 3, 4, 6):
         assert "announces" in str(refusal.value)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from course_lib.data import pixels
+from course_lib.data import meaning, pixels
 from course_lib.errors import UserError
 from tests.image_files import encoded, png_header, tif
 
@@ -140,7 +140,7 @@ PALETTE.putpalette(list(range(255, -1, -1)) * 3)
     ],
 )
 def test_every_kind_of_mask_becomes_labels(data, expected):
-    labels = pixels.label_mask(pixels.read_mask(data, "x"), "x")
+    labels = meaning.label_mask(meaning.read_mask(data, "x"))
     assert labels.dtype == np.int32
     assert labels.tolist() == np.asarray(expected).tolist()
 
@@ -148,17 +148,58 @@ def test_every_kind_of_mask_becomes_labels(data, expected):
 def test_a_palette_mask_gives_its_indices():
     file = io.BytesIO()
     PALETTE.save(file, "PNG")
-    assert (pixels.read_mask(file.getvalue(), "x") == NUMBERS).all()
+    assert (meaning.read_mask(file.getvalue(), "x") == NUMBERS).all()
 
 
-def test_one_to_four_channels_become_three():
-    values = np.arange(4 * 5 * 4, dtype=np.uint8).reshape(4, 5, 4)
-    for channels, expected in ((2, [0, 1, None]), (3, [0, 1, 2]), (4, [0, 1, 2])):
-        data = tif(values[..., :channels].copy(), photometric="minisblack", planarconfig="contig")
-        found = pixels.read_image(data, "x")
-        for n, source in enumerate(expected):
-            assert (found[..., n] == (0 if source is None else values[..., source])).all()
-    assert (pixels.read_image(tif(values[..., 0].copy()), "x") == values[..., :1]).all()
+def test_channels_stay_as_they_are_but_grey_and_transparency():
+    values = np.arange(4 * 5 * 9, dtype=np.uint8).reshape(4, 5, 9)
+    for channels in range(2, 9):
+        contig = tif(values[..., :channels].copy(), photometric="minisblack", planarconfig="contig")
+        planes = tif(np.moveaxis(values[..., :channels], 2, 0).copy(), photometric="minisblack")
+        for data in (contig, planes):
+            assert (pixels.read_image(data, "x") == values[..., :channels]).all()
+    assert (pixels.read_image(tif(values[..., 0].copy()), "x") == np.repeat(values[..., :1], 3, axis=2)).all()
+    assert (pixels.read_image(encoded(values[..., :4].copy()), "x") == values[..., :3]).all()
+    deep = tif(np.moveaxis(np.stack([GREY, GREY // 9], axis=2), 2, 0).astype(np.uint16), photometric="minisblack")
+    assert (pixels.read_image(deep, "x").max(axis=(0, 1)) == 255).all()  # each has its own range
+
+
+@pytest.mark.parametrize(("stored", "wanted"), [(1, 3), (1, 4), (3, 1), (3, 4), (4, 4), (4, 1), (5, 5)])
+def test_an_image_is_read_as_a_net_wants_it(stored, wanted):
+    values = np.random.default_rng(1).integers(0, 256, (6, 7, stored), dtype=np.uint8)
+    flat = tif(np.moveaxis(values, 2, 0).copy(), photometric="minisblack")
+    data = encoded(values.squeeze()) if stored < 5 else flat
+    image = pixels.read_image(data, "x", wanted)
+    assert image.shape == (6, 7, wanted)
+    if wanted == 1:
+        assert (image[..., 0] == np.rint(values[..., :3] @ [0.299, 0.587, 0.114])).all()
+    elif stored in (3, 4, 5):
+        assert (image[..., :stored] == values).all() and (image[..., stored:] == 255).all()
+    with pytest.raises(UserError, match=r"x has . channels and the net takes 7: give an image like"):
+        pixels.read_image(data, "x", 7)
+
+
+UPRIGHT = {  # EXIF orientation -> what is seen, by Pillow's names
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_images_and_masks_are_turned_upright(orientation):
+    image, exif = Image.fromarray(NUMBERS), Image.Exif()
+    exif[0x0112] = orientation
+    seen = np.asarray(image.transpose(UPRIGHT[orientation]))
+    tag = [(274, "H", 1, orientation, True)]
+    for data in (encoded(NUMBERS, exif=exif), tif(NUMBERS, extratags=tag), encoded(NUMBERS, "TIFF", exif=exif)):
+        assert (meaning.read_mask(data, "x") == seen).all()
+        assert pixels.read_image(data, "x").shape == (*seen.shape, 3)
+    assert pixels.read_image(encoded(NUMBERS, "JPEG", exif=exif), "x").shape == (*seen.shape, 3)
 
 
 # Tiles
@@ -212,13 +253,16 @@ def test_tiles_are_few_and_even():
         (png_header(10241, 10240), "a.png announces 10241 x 10240 pixels: cut it"),
         (png_header(65000, 65000), "a.png announces 65000 x 65000 pixels: cut it"),
         (png_header(1, 10**8), "a.png announces 1 x 100000000 pixels: cut it"),
-        (tif(np.zeros((2, 5, 6), np.uint8), photometric="minisblack"), "a.png holds 2 images: save one"),
-        (tif(np.zeros((2, 5, 6), np.float64), photometric="minisblack"), "a.png holds 2 images: save one"),
+        (tif(np.zeros((9, 5, 6), np.uint8), photometric="minisblack"), "a.png holds 9 images: save one"),
+        (tif(np.zeros((4, 5, 6), "u1"), imagej=True, metadata={"axes": "ZYX"}), "a.png holds 4 images along Z: save"),
         (tif(np.full((4, 4), np.nan, np.float32)), "a.png holds values that are not finite"),
-        (tif(np.zeros((4, 4, 5), np.uint16), photometric="minisblack", planarconfig="contig"), "has shape"),
         (tif(np.full((4, 4), 1j, np.complex64)), "a.png holds values of type complex64"),
         (tif(np.full((4, 4), 7, np.uint16), photometric="miniswhite"), "a.png stores white as 0: save it with black"),
-        (tif(np.zeros((4, 4, 6), np.uint8), photometric="minisblack", planarconfig="contig"), "one to four channels"),
+        (
+            tif(np.zeros((4, 4, 10), np.uint8), photometric="minisblack", planarconfig="contig"),
+            r"has shape \(4, 4, 10\): save",
+        ),
+        (tif(np.arange(64, dtype=np.uint8).reshape(4, 4, 4)), "a.png marks its fourth channel as transparency, and"),
     ],
 )
 def test_images_that_are_refused(data, message):
@@ -242,14 +286,14 @@ def test_images_that_are_refused(data, message):
 )
 def test_masks_that_are_refused(data, message):
     with pytest.raises(UserError, match=message):
-        pixels.read_mask(data, "a.png")
+        meaning.read_mask(data, "a.png")
 
 
 def test_the_upper_half_of_32_bits_is_not_negative_and_signed_bytes_may_be():
     image = pixels.read_image(tif(np.array([[0, 3_000_000_000], [1, 2_000_000_000]], np.uint32)), "a.png")
     assert image[..., 0].tolist() == [[0, 255], [0, 170]]
     mask = np.array([[0, 70_000], [1, 2_000_000_000]], np.uint32)
-    assert (pixels.read_mask(tif(mask), "a.png") == mask).all()
+    assert (meaning.read_mask(tif(mask), "a.png") == mask).all()
     image = pixels.read_image(tif(np.array([[-5, 0], [5, 5]], np.int8)), "a.png")
     assert image[..., 0].tolist() == [[0, 128], [255, 255]]
 
@@ -260,7 +304,7 @@ def test_every_object_keeps_its_number_in_a_file(count, ending):
     labels.flat[:count] = np.arange(1, count + 1)
     found, data = pixels.labels_file(labels)
     assert found == ending
-    assert (pixels.read_mask(data, "labels") == labels).all()
+    assert (meaning.read_mask(data, "labels") == labels).all()
 
 
 def test_a_mask_with_grey_borders_is_refused():
@@ -269,7 +313,7 @@ def test_a_mask_with_grey_borders_is_refused():
         smooth = disk.resize((61, 67), Image.Resampling.BICUBIC)
         lossy = Image.open(io.BytesIO(encoded(np.asarray(disk), "JPEG")))  # then saved as png
         for mask in (smooth, lossy):
-            with pytest.raises(UserError, match=r"m\.png is a mask with grey borders"):
-                pixels.label_mask(np.asarray(mask), "m.png")
-    many = np.arange(256, dtype=np.uint8).reshape(16, 16)  # 255 honest instances are no such thing
-    assert pixels.label_mask(many, "m.png").max() == 255
+            assert meaning.look_at(np.asarray(mask), "m.png").doubt.problem == meaning.BORDERS
+    many = np.zeros((32, 32), np.uint8)
+    many[::2, ::2] = np.arange(256).reshape(16, 16)  # 255 objects of one pixel are no such thing
+    assert meaning.look_at(many, "m.png").doubt is None and meaning.label_mask(many).max() == 255

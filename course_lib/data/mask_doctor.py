@@ -1,9 +1,10 @@
 """The mask doctor: all that is wrong with a folder of images and masks, not only the first fault, and a mended copy."""
 
 import re
+import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -12,18 +13,31 @@ import numpy as np
 from PIL import Image
 from skimage.measure import label
 
-from course_lib.data import pixels
-from course_lib.data.sets import KINDS, check_size, deal, grouped, look_of
+from course_lib.data import meaning, pixels
+from course_lib.data.decode import decode
+from course_lib.data.layout import (
+    KINDS,
+    LAYOUT,
+    Files,
+    class_folders,
+    class_names,
+    find_samples,
+    grouped,
+    names_in,
+    per_object,
+)
+from course_lib.data.sets import check_size, deal, look_of, one_each
 from course_lib.errors import UserError
 from course_lib.results import table
 
-SUMMARY, EMPTY, CLASSES = "summary", "empty mask", "numbers in pieces"
-NOTES = (SUMMARY, EMPTY, CLASSES)  # no faults: `mend` keeps the file, and it counts as fine
+SUMMARY, EMPTY, PIECES = "summary", "empty mask", "numbers in pieces"
+NOTES = (SUMMARY, EMPTY, PIECES)  # no faults: `mend` keeps the file, and it counts as fine
 IT = "the file"  # how details call a file, whose name stands beside them
 WORD = r"(?:cp_)?(?:image|img|mask|label|seg|gt)s?"  # what programs add to the names of images and masks
 ALIKE = 0.9  # two frames of one film in BBBC038 reach 0.93, all other pairs of its 565 images at most 0.47
 SHOWS = 4  # pixels of a nucleus below which it hardly counts
 SIZES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # suggested; nets of depth 4 halve each of them
+PICTURES = {".bmp", ".gif", ".webp", ".npy", ".npz", ".jp2", ".heic", ".nd2", ".czi", ".lif", ".dcm", ".mat", ".pgm"}
 
 
 class Finding(NamedTuple):
@@ -41,6 +55,7 @@ class Pair:
 
     image: str  # names relative to the folder
     mask: str
+    objects: list[str] = field(default_factory=list)  # masks of one object each, in place of one of all
     findings: list[Finding] = field(default_factory=list)
     usable: bool = False
     inverted: bool = False  # by its own signs, before the vote
@@ -50,25 +65,27 @@ class Pair:
     steps: np.ndarray | None = None  # (480,), of length 1, to tell images that are nearly the same
     nuclei: int = 0
     lost: Counter[int] = field(default_factory=Counter)  # size -> nuclei below SHOWS pixels
+    numbers: meaning.Numbers | None = None  # where the mask is taken as it is
 
     @property
     def id(self) -> str:
-        return PurePosixPath(self.image).stem
+        return unicodedata.normalize("NFC", PurePosixPath(self.image).stem)
 
     def note(self, problem: str, detail: str, *, mendable: bool = False) -> None:
         """Something about the mask."""
         self.findings.append(Finding(self.mask, problem, detail, mendable))
 
 
-def examine(folder: str | Path, size: int = 96) -> list[Finding]:
-    """All that `data.load(folder, size)` would refuse, one by one, and what it would let pass in silence.
+def examine(folder: str | Path, size: int = 96, *, classes: Sequence[str] | int | None = None) -> list[Finding]:
+    """All that `data.load(folder, size, classes=...)` would refuse, one by one, and what it would let pass in silence.
 
     The findings are sorted; the last one, "summary", counts the files and says what the images look like.
 
     - *Names.* Pairs have equal names (endings aside). Of the rest, an image and a mask are a pair that agree in lower
       case, without ".ome" and without a first or last word such as mask, label, seg, gt, image or img.
     - *Values.* A mask in colour: each colour is a nucleus, black is background. Grey borders (smoothing, or JPEG saved
-      as png) are cut at half of the largest value, where few pixels lie in between.
+      as png) are cut at half of the largest value, where few pixels lie in between. All else that `meaning.doubts`
+      finds in the masks needs a person.
     - *Sizes.* A mask with height and width swapped is transposed; one that is 2 to 8 times too small is repeated.
     - *Inverted masks.* A guess that takes five signs: the foreground is more than half of the image and of its border;
       half of it is one piece; it is darker than the rest in a dark image, lighter in others; its pieces do not touch;
@@ -78,19 +95,22 @@ def examine(folder: str | Path, size: int = 96) -> list[Finding]:
     - *Nuclei lost by resizing.* More than 5 % of all keep fewer than 4 pixels at `size`.
     Raises UserError: images/ or masks/ is missing, or a size that `data.load` refuses.
     """
-    pairs, files = _diagnose(Path(folder), size)
+    pairs, files = _diagnose(Path(folder), size, classes)
     usable = [pair for pair in pairs if pair.usable]
-    findings = [finding for pair in pairs for finding in pair.findings]
-    findings += [finding for _, finding in _twins(usable)] + _whole(usable, size)
+    once = list({pair.image: pair for pair in usable}.values())  # an image may have a mask of each class
+    findings = list({finding for pair in pairs for finding in pair.findings})
+    findings += [finding for _, finding in _twins(once)] + _whole(usable, size)
     faults = [finding for finding in findings if finding.problem not in NOTES and finding.file != "."]
     person = {finding.file for finding in faults if not finding.mendable}
     mendable = {finding.file for finding in faults} - person
     fine = files - len(person | mendable)
     text = f"of {files} files {fine} are fine, {len(mendable)} can be mended, {len(person)} need a person"
-    return [*sorted(findings), Finding(".", SUMMARY, text + _facts(usable), False)]
+    return [*sorted(findings), Finding(".", SUMMARY, text + _facts(once), False)]
 
 
-def mend(folder: str | Path, out: str | Path, size: int = 96) -> list[Finding]:
+def mend(
+    folder: str | Path, out: str | Path, size: int = 96, *, classes: Sequence[str] | int | None = None
+) -> list[Finding]:
     """Writes a clean copy, images/ID.png (uint8 RGB) and masks/ID.png (instance numbers), and says what it did.
 
     The folder itself stays as it is. What needs a person is left out; of twins the first by name is kept, again and
@@ -101,12 +121,16 @@ def mend(folder: str | Path, out: str | Path, size: int = 96) -> list[Finding]:
     folder, out = Path(folder), Path(out)
     if out.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{out} is inside {folder}, which stays as it is: choose a folder beside it")
-    pairs, _ = _diagnose(folder, size)
+    if len(class_folders(names_in(folder))) > 1:
+        raise UserError(f"{folder} holds a folder of masks a class: mend a copy with one of them at a time")
+    pairs, _ = _diagnose(folder, size, classes)
     while twins := _twins(kept := [pair for pair in pairs if pair.usable]):
         for pair, finding in twins:
             pair.findings.append(finding)
             pair.usable = False
-    pixels.write_folder(out, ((pair.id, *_read(folder, Pair(pair.image, pair.mask))) for pair in kept))
+    named = class_names(Files(folder, names_in(folder), bytes), classes)
+    read = (_read(folder, Pair(pair.image, pair.mask, pair.objects), len(named)) for pair in kept)
+    pixels.write_folder(out, ((pair.id, *both) for pair, both in zip(kept, read, strict=True)))
     told = []
     for pair, finding in ((one, finding) for one in pairs for finding in one.findings):
         did = "left out" if not pair.usable else "mended" if finding.mendable else "kept"
@@ -122,18 +146,26 @@ def report(findings: list[Finding]) -> str:
     return "\n".join(lines + [f.detail for f in findings if f.problem == SUMMARY])
 
 
-def _diagnose(folder: Path, size: int) -> tuple[list[Pair], int]:
+def _diagnose(folder: Path, size: int, classes: Sequence[str] | int | None) -> tuple[list[Pair], int]:
     """All pairs and files without partner, with what is to say of each; and the number of files."""
     check_size(size)
-    names = []
-    for kind in KINDS:
+    names = [name for name in names_in(folder) if PurePosixPath(name).name[0] != "."]
+    files = Files(folder, names, bytes)
+    named, folders = class_names(files, classes), class_folders(names)
+    pairs = []
+    if objects := per_object(names):
+        pairs = [Pair(one.image, str(PurePosixPath(one.masks[0]).parent), one.masks) for one in find_samples(files)]
+    for kind in () if objects else KINDS:
         if not (folder / kind).is_dir():
-            raise UserError(f"{folder} has no folder {kind}: the layout is images/<id>.png and masks/<id>.png")
-        names += [f"{kind}/{path.name}" for path in (folder / kind).iterdir() if path.name[0] != "."]
-    pairs = sorted(_pair(names), key=lambda pair: (pair.image, pair.mask))
+            raise UserError(f"{folder} has no folder {kind}: the layout is {LAYOUT}")
+    for chosen in () if objects else [name for name in folders if name in named] or folders or [""]:
+        others = {f"masks/{name}/" for name in folders if name != chosen}
+        pairs += _pair([name for name in names if not any(name.startswith(other) for other in others)])
+    pairs.sort(key=lambda pair: (pair.image, pair.mask))
     for pair in pairs:
-        if pair.mask and (read := _read(folder, pair)):
+        if pair.mask and (read := _read(folder, pair, len(named) if len(folders) < 2 else 1)):
             _scan(pair, *read, size)
+    _doubt(pairs)
     inverted = [pair for pair in pairs if pair.inverted]
     most = 2 * len(inverted) > sum(pair.inverted or pair.nuclei > 0 for pair in pairs)
     advice = "as in most masks: mend swaps the two" if most else "unlike most masks: look at it and swap the two"
@@ -143,10 +175,20 @@ def _diagnose(folder: Path, size: int) -> tuple[list[Pair], int]:
     return pairs, len(names)
 
 
+def _doubt(pairs: list[Pair]) -> None:
+    """What all masks together leave open."""
+    of_mask = {pair.mask: pair for pair in pairs}
+    for doubt in meaning.doubts(pair.numbers for pair in pairs if pair.numbers and not pair.inverted):
+        pair = of_mask[doubt.where]
+        pair.findings = [finding for finding in pair.findings if finding.problem != PIECES]
+        pair.note(doubt.problem, doubt.text)
+        pair.usable = False
+
+
 def _pair(names: list[str]) -> list[Pair]:
     """Pairs by the rule in `examine`, and every file without partner, with the reason."""
     pairs, left = [], names
-    for key in (lambda path: path.stem, lambda path: _plain(path.stem)):
+    for key in (lambda at: at.stem, lambda at: _plain(at.stem)):
         groups = grouped(left, key).values()
         whole = [(*images, *masks) for images, masks in groups if len(images) == len(masks) == 1]
         pairs += [Pair(*names) for names in whole]
@@ -157,10 +199,11 @@ def _pair(names: list[str]) -> list[Pair]:
         if not images or not masks:
             problem = "no image" if masks else "no mask"
             text = f"{problem} is left that has this name or a similar one: add it, or take the file out"
-        pairs += [Pair(name, "", [Finding(name, problem, text, False)]) for name in left.intersection(group)]
+        pairs += [Pair(name, "", [], [Finding(name, problem, text, False)]) for name in left.intersection(group)]
         left = left.difference(group)
     text = "neither png nor tif nor jpg, so data.load passes it over: save it as png"
-    return pairs + [Pair(name, "", [Finding(name, "other format", text, False)]) for name in left]
+    left = [name for name in left if PurePosixPath(name).suffix.lower() in PICTURES]
+    return pairs + [Pair(name, "", [], [Finding(name, "other format", text, False)]) for name in left]
 
 
 def _plain(stem: str) -> str:
@@ -169,16 +212,19 @@ def _plain(stem: str) -> str:
     return re.sub(rf"^{WORD}(?:[ ._-]+|(?=\d))|[ ._-]+{WORD}$", "", plain) or plain
 
 
-def _read(folder: Path, pair: Pair) -> tuple[np.ndarray, np.ndarray] | None:
-    """Image uint8 (H, W, 3) and mended labels int32 (H, W); None where a person is needed. The pair gets findings."""
-    arrays = []
-    for name, read in ((pair.image, pixels.read_image), (pair.mask, partial(_labels, pair=pair))):
+def _read(folder: Path, pair: Pair, classes: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Image uint8 (H, W, C) and mended labels int32 (H, W), or numbers of classes where they are several; None where a
+    person is needed. The pair gets findings.
+    """
+    arrays, readers = [], {pair.image: lambda: pixels.read_image(pixels.read_file(folder / pair.image, IT), IT)}
+    readers[pair.mask] = lambda: _labels(folder, pair, classes)
+    for name, read in readers.items():
         try:
-            arrays.append(read(pixels.read_file(folder / name, IT), IT))
+            arrays.append(read())
         except UserError as error:
             others = [finding for finding in pair.findings if finding.file != name]
             pair.findings = [*others, Finding(name, "unreadable", str(error), False)]
-    if PurePosixPath(pair.mask).stem != pair.id:
+    if not pair.objects and unicodedata.normalize("NFC", PurePosixPath(pair.mask).stem) != pair.id:
         pair.note("other name", f"its image is {pair.image}: mend gives both one name", mendable=True)
     if len(arrays) < 2:
         return None
@@ -195,7 +241,7 @@ def _read(folder: Path, pair: Pair) -> tuple[np.ndarray, np.ndarray] | None:
         pair.note("other size", text + (advice or "export both at the same size"), mendable=bool(advice))
         if not advice:
             return None
-    pair.inverted = _looks_inverted(image, labels)
+    pair.inverted = classes < 2 and _looks_inverted(image, labels)
     return image, label(labels == 0).astype(np.int32) if pair.inverted else labels
 
 
@@ -217,47 +263,38 @@ def _scan(pair: Pair, image: np.ndarray, labels: np.ndarray, size: int) -> None:
             break
 
 
-def _labels(content: bytes, where: str, *, pair: Pair) -> np.ndarray:
-    """The bytes of a mask -> instance labels int32 (H, W). The pair gets findings."""
-    stored = pixels.decode(content, where)
-    rgb = pixels.as_bytes(stored[..., :3], where).astype(np.int64) if stored.ndim == 3 and stored.shape[2] > 2 else None
+def _labels(folder: Path, pair: Pair, classes: int) -> np.ndarray:
+    """The mask of a pair -> instance labels int32 (H, W), or numbers of several classes. The pair gets findings."""
+    if pair.objects:
+        return one_each(Files(folder, [], lambda name: pixels.read_file(folder / name, name)), pair.objects)
+    content = pixels.read_file(folder / pair.mask, IT)
+    stored = decode(content, IT, as_mask=True).pixels
+    rgb = pixels.as_bytes(stored, IT).astype(np.int64) if stored.shape[2] == 3 else None
     if rgb is not None and (spread := np.ptp(rgb, axis=2).max()) > 0:
         text = "each colour is taken for one nucleus, black for background: mend numbers them"
         pair.note("mask in colour", text, mendable=True)
         if spread > 16:  # JPEG tints grey by less
-            return _number_colours(rgb, where)
+            return _number_colours(rgb, IT)
         mask = rgb[..., 1]
     else:
-        mask = pixels.read_mask(content, where).astype(np.int64)
-        if stored.ndim == 3:
+        mask = meaning.read_mask(content, IT)
+        if rgb is not None:
             pair.note("grey mask as RGB", "one channel is enough: mend keeps one", mendable=True)
-        jpg = content.startswith(pixels.JPG)
-        if jpg and stored.any() and (stored.max() < 128 or not _two_levels(stored, 255)):
-            raise UserError(f"{where} is a jpg of other values than 0 and 255, which jpg does not keep: save it as png")
-    values, pieces = np.unique(mask[mask > 0]), label(mask).max()
-    smooth = len(values) > 2 and values[-1] >= 128 and _two_levels(mask, values[-1])
-    scattered = len(values) > 1 and pieces > 2 * len(values)
-    try:
-        labels = pixels.label_mask(mask, where)
-    except UserError:
-        if not smooth:
-            raise
-        scattered = True
-    if scattered and smooth:
-        pair.note("grey borders", f"{len(values)} grey values: mend cuts at half of the largest", mendable=True)
-        labels = label(2 * mask > values[-1]).astype(np.int32)
-    elif scattered:
-        text = f"{len(values)} values in {pieces} pieces: check that they are numbers of nuclei, not of classes"
-        pair.note(CLASSES, text)
+    if classes > 1:
+        meaning.label_classes(mask, classes, IT)  # refuses other numbers
+        return mask.astype(np.int32)
+    numbers = meaning.look_at(mask, pair.mask)
+    if numbers.doubt and numbers.doubt.problem == meaning.BORDERS and meaning.two_levels(mask, mask.max()):
+        values = len(numbers.values)
+        pair.note(meaning.BORDERS, f"{values} grey values: mend cuts at half of the largest", mendable=True)
+        return label(2 * mask.astype(np.int64) > mask.max()).astype(np.int32)
+    labels, pair.numbers = meaning.label_mask(mask), numbers
+    if numbers.pieces > 2 * len(numbers.values) > 2:
+        text = f"{len(numbers.values)} values in {numbers.pieces} pieces: check that they are numbers of nuclei"
+        pair.note(PIECES, text)
     if labels.max() > np.iinfo(np.uint16).max:
-        raise UserError(f"{where} holds {labels.max()} pieces, too many for nuclei: check it")
+        raise UserError(f"{IT} holds {labels.max()} pieces, too many for nuclei: check it")
     return labels
-
-
-def _two_levels(mask: np.ndarray, top: int) -> bool:
-    """Whether few pixels lie between a quarter and three quarters of `top`."""
-    bright, high = mask > 0.25 * top, mask >= 0.75 * top
-    return (bright & ~high).sum() <= min(mask.size / 5, bright.sum() / 2)
 
 
 def _number_colours(colours: np.ndarray, where: str) -> np.ndarray:

@@ -2,28 +2,29 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from hashlib import sha256
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from course_lib.data import cache, pixels
+from course_lib.data import cache, meaning, pixels, sections
+from course_lib.data.layout import Files, Sample, class_names, find_samples, names_in
 from course_lib.data.synthetic import draw_nuclei
 from course_lib.errors import UserError
 
-KINDS = ("images", "masks")  # folders
 LARGE = 4 * 2**20  # pixels; resizing takes some 16 bytes a pixel, so one such image at a time
 TILE = "@"  # between the id of an image and the place of a tile in it
 PREPARATION = 1  # goes up when prepared pixels would change: older cache files are then not used any more
+OBJECT = ("nucleus",)  # what masks show where no classes are named
 
 # Looks are told apart by channel means, which resizing does not change. In BBBC038 the channels of grey images
 # are equal and those of stained ones differ by 7 or more; dark images have means below 60, bright ones above 200.
@@ -33,12 +34,13 @@ DEAL = ("train", "val", "test", "train", "train")  # the first three images reac
 
 
 class Split(NamedTuple):
-    """One part of a data set: N images of S x S pixels."""
+    """One part of a data set: N images of S x S pixels and C channels, and what K classes show in them."""
 
-    images: Tensor  # uint8 (N, 3, S, S)
-    masks: Tensor  # uint8 (N, 1, S, S), 1 where there is a nucleus
-    labels: Tensor  # int32 (N, S, S): 0 background, 1..K the nuclei of one image
+    images: Tensor  # uint8 (N, C, S, S)
+    masks: Tensor  # uint8 (N, K, S, S), 1 where there is a nucleus, or what else a class shows
+    labels: Tensor  # int32 (N, S, S): 0 background, 1..K the nuclei of one image; (N, K, S, S) of several classes
     ids: list[str]
+    classes: tuple[str, ...] = OBJECT  # K names
 
 
 class Splits(NamedTuple):
@@ -47,15 +49,6 @@ class Splits(NamedTuple):
     train: Split
     val: Split
     test: Split
-
-
-class Files(NamedTuple):
-    """The files of a folder or an archive."""
-
-    where: Path
-    names: list[str]
-    read: Callable[[str], bytes]
-    mask_per_nucleus: bool = False  # else one mask for the whole image
 
 
 def draw(count: int = 600, size: int = 96, *, seed: int = 0, look: str | None = None) -> Splits:
@@ -72,6 +65,7 @@ def load(
     name: str | Path = "synthetic",
     size: int = 96,
     *,
+    classes: Sequence[str] | int | None = None,
     tiles: bool = False,
     download: bool = False,
     progress: bool = True,
@@ -79,8 +73,9 @@ def load(
     """A data set of `size` x `size` images as train (60 %), val (20 %) and test (20 %).
 
     Args:
-        name: "synthetic" (600 images of `draw`), "bbbc038", "dsb2018-fluo", or a folder that holds images/ and masks/
-            with equal file names (endings aside): png, tif or jpg; masks hold 0/1, 0/255 or instance numbers.
+        name: "synthetic" (600 images of `draw`), "bbbc038", "dsb2018-fluo", "vnc" (`sections`), or a folder of png, tif
+            or jpg files in one of the layouts of `layout`; masks hold one value or numbers of objects (`meaning`).
+        classes: names or number of classes: masks then hold 0 and class numbers 1..K, or masks/ has a folder for each.
         tiles: cut images into tiles in place of resizing them; all tiles of an image are in one part.
         download: whether a missing archive may be fetched. Nothing is ever downloaded without it.
         progress: whether to show a bar while images are prepared.
@@ -88,24 +83,28 @@ def load(
     """
     check_size(size)
     if name == "synthetic":
-        if tiles:
-            raise UserError("the built-in images are drawn at the size asked for: leave tiles out")
+        if tiles or classes is not None:
+            raise UserError("the built-in images are drawn as they are, of one class: leave tiles and classes out")
         return draw(size=size)
+    if name == "vnc":
+        return _sections(size, sections.chosen(classes), tiles, download, progress)
     if name in cache.SOURCES:
-        arrays = _from_archive(name, size, tiles, download, progress)
-    elif Path(name).is_dir():
-        folder = Path(name)
-        names = [f"{kind}/{file.name}" for kind in KINDS for file in (folder / kind).glob("*")]
-        files = Files(folder, names, lambda file: pixels.read_file(folder / file, f"{folder / file}"))
-        arrays = prepare(files, size, tiles=tiles, progress=progress)
-    else:
+        return _from_archive(name, size, classes, tiles, download, progress)
+    if not Path(name).is_dir():
         raise UserError(
             f"there is no data set or folder {str(name)!r} (looked in {Path.cwd()}): "
             f"use synthetic, {', '.join(cache.SOURCES)} or a folder"
         )
+    folder = Path(name)
+    files = Files(folder, names_in(folder), lambda file: pixels.read_file(folder / file, f"{folder / file}"))
+    names = class_names(files, classes)
+    return _dealt(prepare(files, size, classes=names, tiles=tiles, progress=progress), tiles, names)
+
+
+def _dealt(arrays: cache.Arrays, tiles: bool, classes: tuple[str, ...]) -> Splits:
     ids = [str(id) for id in arrays["ids"]]
     groups = [id.rpartition(TILE)[0] for id in ids] if tiles else None
-    return split(arrays["images"], arrays["labels"], ids=ids, groups=groups)
+    return split(arrays["images"], arrays["labels"], ids=ids, groups=groups, classes=classes or OBJECT)
 
 
 def check_size(size: int) -> None:
@@ -114,8 +113,12 @@ def check_size(size: int) -> None:
         raise UserError(f"size is {size}: use a number of pixels between 16 and 1024")
 
 
-def _from_archive(name: str, size: int, tiles: bool, download: bool, progress: bool) -> cache.Arrays:
+def _from_archive(
+    name: str, size: int, classes: Sequence[str] | int | None, tiles: bool, download: bool, progress: bool
+) -> Splits:
     source, local = cache.SOURCES[name], cache.given(name)
+    if classes is not None:
+        raise UserError(f"{name} has one class, its nuclei: leave classes out")
 
     def make() -> cache.Arrays:
         path = local or cache.fetched(name, download=download, progress=progress)
@@ -125,80 +128,99 @@ def _from_archive(name: str, size: int, tiles: bool, download: bool, progress: b
 
     digest = cache.sha256_of(local) if local else source.sha256
     stem = f"{name}-{digest[:16]}-{size}{'-tiles' if tiles else ''}-v{PREPARATION}"
-    return cache.kept(cache.folder() / f"{stem}.npz", make)
+    return _dealt(cache.kept(cache.folder() / f"{stem}.npz", make), tiles, ())
 
 
-def prepare(files: Files, size: int, *, tiles: bool = False, progress: bool = True) -> cache.Arrays:
+def _sections(size: int, classes: tuple[str, ...], tiles: bool, download: bool, progress: bool) -> Splits:
+    path = cache.given("vnc") or cache.fetched("vnc", download=download, progress=progress)
+    make = partial(sections.prepare, path, size, classes=classes, tiles=tiles, progress=progress)
+    stem = "-".join(["vnc", cache.sha256_of(path)[:16], *classes, str(size)])
+    arrays = cache.kept(cache.folder() / f"{stem}{'-tiles' if tiles else ''}-v{PREPARATION}.npz", make)
+    ids = [str(id) for id in arrays["ids"]]
+    parts = {id: sections.part_of(id) for id in ids}
+    return split(arrays["images"], arrays["labels"], ids=ids, parts=parts, classes=classes)
+
+
+def prepare(
+    files: Files, size: int, *, classes: Sequence[str] = (), tiles: bool = False, progress: bool = True
+) -> cache.Arrays:
     """Reads, labels and resizes all images, or cuts them into tiles, in the order of their names.
 
-    Returns "images", uint8 (N, S, S, 3), "labels", int32 (N, S, S), and "ids". Raises UserError.
+    Returns "images", uint8 (N, S, S, C), "labels", int32 (N, S, S) or (N, K, S, S), and "ids". Raises UserError.
     """
 
-    def pieces_of(sample: tuple[str, str, list[str]]) -> list[tuple[np.ndarray, np.ndarray, str]]:
-        id, name, masks = sample
-        image = pixels.read_image(files.read(name), f"{files.where}/{name}")
+    def pieces_of(sample: Sample) -> list[tuple[np.ndarray, np.ndarray, str]]:
+        image = pixels.read_image(files.read(sample.image), f"{files.where}/{sample.image}")
         with alone if image[..., 0].size > LARGE else nullcontext():
-            labels = _read_labels(files, masks, image.shape[:2])
+            labels = _read_labels(files, sample, image.shape[:2], classes)
             if not tiles:
-                return [(pixels.resize_image(image, size), pixels.resize_labels(labels, size), id)]
-            return [(*tile, f"{id}{TILE}{place}") for place, tile in pixels.cut(image, labels, size).items()]
+                return [(pixels.resize_image(image, size), pixels.resize_labels(labels, size), sample.id)]
+            return [(*tile, f"{sample.id}{TILE}{place}") for place, tile in pixels.cut(image, labels, size).items()]
 
-    samples, title, alone = find_samples(files), f"preparing {files.where.name}", Lock()
+    samples, title, alone = find_samples(files, classes), f"preparing {files.where.name}", Lock()
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding releases the interpreter's lock
+        _check_meaning(files, samples, classes, pool)
         bar = tqdm(pool.map(pieces_of, samples), title, len(samples), disable=not progress)
         images, labels, ids = zip(*(piece for pieces in bar for piece in pieces), strict=True)
+    channels = {image.shape[2]: id for image, id in zip(images, ids, strict=True)}
+    if len(channels) > 1:
+        few, many = sorted(channels)[:2]
+        text = f"{channels[few]} has {few} channels and {channels[many]} has {many}"
+        raise UserError(f"{files.where}: {text}: give all images the same channels")
     if not any(one.any() for one in labels):
         raise UserError(f"{files.where}: no mask holds a nucleus that shows at {size} x {size}: check the masks")
     return {"images": np.stack(images), "labels": np.stack(labels), "ids": list(ids)}
 
 
-def find_samples(files: Files) -> list[tuple[str, str, list[str]]]:
-    """Id, image and masks by the layout of the names, whatever folders stand before it.
-    Raises UserError where nothing has that layout, and for an image or a mask that has no partner.
-    """
-    many = files.mask_per_nucleus
-    layout = "<id>/images/<id>.png and <id>/masks/*.png" if many else "images/<id>.png and masks/<id>.png"
-    groups = grouped(files.names, lambda path: path.parent.parent / ("" if many else path.stem))
-    groups = {key: group for key, group in groups.items() if key.name}
-    if not groups:
-        raise UserError(f"{files.where} holds no images where they are looked for: the layout is {layout}")
-    for key, (images, masks) in groups.items():
-        if len(images) != 1 or not masks or (len(masks) > 1 and not many):
-            there = f"{len(images)} image(s) and {len(masks)} mask(s)"
-            raise UserError(
-                f"{files.where}: {key} has {there}, but the layout is {layout}: "
-                "add what is missing or take out what is too much"
-            )
-    return [(key.name, images[0], masks) for key, (images, masks) in groups.items()]
+def _check_meaning(files: Files, samples: list[Sample], classes: Sequence[str], pool: ThreadPoolExecutor) -> None:
+    """Raises UserError where masks have no one meaning; a mask of one object, or of class numbers, needs no guess."""
+    if samples[0].each == "object" or (samples[0].each == "image" and len(classes) > 1):
+        return
+    for masks in zip(*(sample.masks for sample in samples), strict=True):  # of one class after the other
+        wheres = [f"{files.where}/{name}" for name in masks]
+        read = lambda name, where: meaning.look_at(meaning.read_mask(files.read(name), where), where)  # noqa: E731
+        if doubts := meaning.doubts(pool.map(read, masks, wheres)):
+            raise UserError(f"{doubts[0].where} {doubts[0].text}")
 
 
-def grouped(names: Iterable[str], key: Callable[[PurePosixPath], Any]) -> dict[Any, tuple[list[str], list[str]]]:
-    """The image files in images/ and those in masks/, in the order of their names, by what `key` says of their paths.
-
-    Hidden files, such as the ._files that macOS puts beside the real ones, count as none.
-    """
-    groups = defaultdict(lambda: ([], []))
-    for name in sorted(names):
-        path = PurePosixPath(name)
-        if path.parent.name in KINDS and path.suffix.lower() in pixels.SUFFIXES and path.name[0] != ".":
-            groups[key(path)][KINDS.index(path.parent.name)].append(name)
-    return groups
-
-
-def _read_labels(files: Files, masks: list[str], shape: tuple[int, ...]) -> np.ndarray:
-    """Instance labels int32 (H, W) of an image of that shape."""
-    labels = np.zeros(shape, np.int32)
-    for number, name in enumerate(masks, start=1):
+def _read_labels(files: Files, sample: Sample, shape: tuple[int, ...], classes: Sequence[str]) -> np.ndarray:
+    """Labels int32 (H, W) of an image of that shape, or (K, H, W) of several classes."""
+    if sample.each == "object":
+        return _of_size(one_each(files, sample.masks), f"{files.where}/{sample.masks[0]}", shape)
+    labels = []
+    for name in sample.masks:
         where = f"{files.where}/{name}"
-        mask = pixels.read_mask(files.read(name), where)
-        if mask.shape != shape:
-            raise UserError(
-                f"{where} has {mask.shape[0]} x {mask.shape[1]} pixels (rows x columns) but its image has "
-                f"{shape[0]} x {shape[1]}: export both at the same size"
-            )
-        if not files.mask_per_nucleus:
-            return pixels.label_mask(mask, where)
-        labels[mask > 0] = number
+        mask = _of_size(meaning.read_mask(files.read(name), where), where, shape)
+        if sample.each == "image" and len(classes) > 1:
+            return meaning.label_classes(mask, len(classes), where)
+        labels.append(meaning.label_mask(mask))
+    return np.stack(labels) if sample.each == "class" else labels[0]
+
+
+def _of_size(mask: np.ndarray, where: str, shape: tuple[int, ...]) -> np.ndarray:
+    if mask.shape != shape:
+        raise UserError(
+            f"{where} has {mask.shape[0]} x {mask.shape[1]} pixels (rows x columns) but its image has "
+            f"{shape[0]} x {shape[1]}: export both at the same size"
+        )
+    return mask
+
+
+def one_each(files: Files, names: list[str]) -> np.ndarray:
+    """Labels int32 (H, W) of masks of one object each; where two overlap, the later one has the pixel.
+    Raises UserError for masks of two sizes, and for one that lies mostly under others.
+    """
+    labels, areas = None, []
+    for number, name in enumerate(names, start=1):
+        mask = meaning.read_mask(files.read(name), f"{files.where}/{name}")
+        labels = np.zeros(mask.shape, np.int32) if labels is None else labels
+        inside = _of_size(mask, f"{files.where}/{name}", labels.shape) > 0
+        labels[inside] = number
+        areas.append(np.count_nonzero(inside))
+    left = np.bincount(labels.ravel(), minlength=len(names) + 1)[1:]
+    for name, area, stays in zip(names, areas, left, strict=True):
+        if 2 * stays < area:
+            raise UserError(f"{files.where}/{name} lies mostly under other masks of its image: take one of them out")
     return labels
 
 
@@ -210,10 +232,19 @@ def look_of(image: np.ndarray) -> str:
     return "bright" if means.mean() >= BRIGHT else "dark"
 
 
-def split(images: np.ndarray, labels: np.ndarray, *, ids: list[str], groups: list[str] | None = None) -> Splits:
-    """Deals images uint8 (N, S, S, 3) and labels int32 (N, S, S) to train, val and test.
+def split(
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    ids: list[str],
+    groups: list[str] | None = None,
+    parts: dict[str, str] | None = None,
+    classes: tuple[str, ...] = OBJECT,
+) -> Splits:
+    """Deals images uint8 (N, S, S, C) and labels int32 (N, S, S), or (N, K, S, S) of K classes, to train, val and test.
 
-    Images of one of `groups`, such as the tiles of one picture, stay together: the groups are dealt, by their names.
+    Images of one of `groups`, such as the tiles of one picture, stay together: the groups are dealt, by their names,
+    unless `parts` says the part of each.
     Raises UserError for fewer than three images or groups and for an id that occurs twice.
     """
     members: dict[str, list[int]] = defaultdict(list)
@@ -224,14 +255,16 @@ def split(images: np.ndarray, labels: np.ndarray, *, ids: list[str], groups: lis
     if len(set(ids)) < len(ids):
         twice = next(id for id in ids if ids.count(id) > 1)
         raise UserError(f"two images have the id {twice!r}: rename or remove one")
-    part_of = deal({group: look_of(np.concatenate(images[which])) for group, which in members.items()})
-    parts = []
+    part_of = parts or deal({group: look_of(np.concatenate(images[which])) for group, which in members.items()})
+    dealt = []
     for part in Splits._fields:
         which = sorted((n for group in members if part_of[group] == part for n in members[group]), key=ids.__getitem__)
         pictures = torch.from_numpy(images[which]).permute(0, 3, 1, 2).contiguous()
-        nuclei = torch.from_numpy(labels[which])
-        parts.append(Split(pictures, (nuclei > 0).to(torch.uint8)[:, None], nuclei, [ids[n] for n in which]))
-    return Splits(*parts)
+        shown = torch.from_numpy(labels[which])
+        masks = (shown > 0).to(torch.uint8)
+        masks = masks if masks.ndim == 4 else masks[:, None]
+        dealt.append(Split(pictures, masks, shown, [ids[n] for n in which], classes))
+    return Splits(*dealt)
 
 
 def deal(looks: dict[str, str]) -> dict[str, str]:
@@ -246,5 +279,5 @@ def deal(looks: dict[str, str]) -> dict[str, str]:
 
 def join(splits: Splits) -> Split:
     """All that a data set holds as one part: train, then val, then test."""
-    images, masks, labels, ids = zip(*splits, strict=True)
-    return Split(torch.cat(images), torch.cat(masks), torch.cat(labels), [id for part in ids for id in part])
+    images, masks, labels, ids, classes = zip(*splits, strict=True)
+    return Split(*map(torch.cat, (images, masks, labels)), [id for part in ids for id in part], classes[0])

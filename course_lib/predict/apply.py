@@ -1,51 +1,53 @@
-"""A trained net on an image file: probability map, nuclei, a table of them, and a picture to check by eye."""
+"""A trained net on an image file: probability maps, objects, a table of them, and pictures to check by eye."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw
 from skimage.measure import regionprops
 from skimage.segmentation import find_boundaries
 from torch import nn
 from torch.nn.functional import interpolate
 
 from course_lib.data import pixels
-from course_lib.errors import UserError
 from course_lib.predict.maps import Head, predict
 from course_lib.predict.setting import Setting
 
-OUTLINE = (230, 159, 0)  # the orange of the figures
+COLOURS = (  # of outlines, and of classes in their order: colours that everybody can tell apart (Okabe and Ito)
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
+)  # fmt: skip
+LINE = 14  # pixels of a line of text
 
 
 class Applied(NamedTuple):
     """What `apply_to` makes of one image, all at the size of the file."""
 
-    image: np.ndarray  # uint8 (H, W, 3)
-    probability: np.ndarray  # float32 (H, W)
+    image: np.ndarray  # uint8 (H, W, C)
+    probability: np.ndarray  # float32 (K, H, W), of K classes
     scale: float  # how many times larger the image is than what the net saw: for `instances.separate`
 
 
 def apply_to(
     path: str | Path, net: nn.Module, *, size: int | None = None, head: Head = "mean", setting: Setting | None = None
 ) -> Applied:
-    """The probability map of an image file, at the file's own size.
+    """The probability maps of an image file, at the file's own size.
 
     A net that was trained on images resized to `size` sees this one resized as well. None: it sees the file's own
-    pixels, in tiles where the image is large.
-    Raises UserError: the file cannot be read, or the net does not take its channels.
+    pixels, in tiles where the image is large. The file is read with the channels that the net takes.
+    Raises UserError: the file cannot be read, or has other channels.
     """
-    try:
-        image = pixels.read_image(Path(path).read_bytes(), str(path))
-    except OSError as problem:
-        raise UserError(f"{path} cannot be read ({problem.strerror}): check the path") from problem
+    channels = getattr(net, "config", {}).get("in_channels", 3)
+    image = pixels.read_image(pixels.read_file(Path(path), str(path)), str(path), channels)
     height, width = image.shape[:2]
     seen = image if size is None else pixels.resize_image(image, size)
     maps = predict(net, torch.from_numpy(seen).permute(2, 0, 1), head=head, setting=setting)
     if size is None:
-        return Applied(image, maps[0].numpy(), 1)
-    enlarged = interpolate(maps[None, :1], (height, width), mode="bilinear")
-    return Applied(image, enlarged[0, 0].numpy(), max(1, max(height, width) / size))
+        return Applied(image, maps.numpy(), 1)
+    enlarged = interpolate(maps[None], (height, width), mode="bilinear")
+    return Applied(image, enlarged[0].numpy(), max(1, max(height, width) / size))
 
 
 def objects(labels: np.ndarray) -> list[dict[str, Any]]:
@@ -58,7 +60,24 @@ def objects(labels: np.ndarray) -> list[dict[str, Any]]:
 
 
 def outlined(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The image uint8 (H, W, 3) with the inner border of every nucleus of labels (H, W) in orange."""
-    picture = image.copy()
-    picture[find_boundaries(labels, mode="inner")] = OUTLINE
+    """The image uint8 (H, W, C) to look at, (H, W, 3), with the inner border of every object of labels in orange."""
+    picture = pixels.as_rgb(image).copy()
+    picture[find_boundaries(labels, mode="inner")] = COLOURS[0]
     return picture
+
+
+def overlaid(image: np.ndarray, masks: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """The image uint8 (H, W, C) to look at, each mask of (K, H, W) over it half transparent in its class's colour, and
+    below it a line for each class with colour and name: uint8 (H + 14 K, W, 3).
+    """
+    picture, (height, width) = pixels.as_rgb(image).copy(), masks.shape[1:]
+    for k, mask in enumerate(masks):
+        picture[mask] = picture[mask] // 2 + np.array(COLOURS[k % len(COLOURS)], np.uint8) // 2
+    page = Image.new("RGB", (width, height + LINE * len(names)))
+    page.paste(Image.fromarray(picture))
+    pen = ImageDraw.Draw(page)
+    for k, name in enumerate(names):
+        y = height + LINE * k
+        pen.rectangle((2, y + 2, LINE - 2, y + LINE - 2), fill=COLOURS[k % len(COLOURS)])
+        pen.text((LINE + 2, y + 1), name, fill="white")
+    return np.asarray(page)

@@ -9,7 +9,7 @@ from typing import Any
 from course_lib import files
 from course_lib.errors import UserError
 
-COUNTS = ("file", "nuclei", "area")
+COUNTS = ("file", "nuclei", "area")  # of several classes also "class", here and below
 NUCLEI = ("file", "number", "area", "row", "column")
 
 

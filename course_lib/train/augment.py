@@ -44,12 +44,13 @@ def draw(count: int, generator: Generator, *, channels: int = 3) -> Draw:
 
 
 def apply(images: Tensor, masks: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
-    """Do what was drawn to images (N, C, H, W), floats in 0..1, and masks (N, 1, H, W); types are kept.
+    """Do what was drawn to images (N, C, H, W), floats in 0..1, and masks (N, K, H, W); types are kept.
     Images that are not square are flipped and shifted but not turned.
     """
     both = torch.cat([images, masks.to(images.dtype)], dim=1)
     both = crop(turn(both, drawn), drawn)
-    return light(both[:, :-1], drawn), both[:, -1:].to(masks.dtype)
+    channels = images.shape[1]
+    return light(both[:, :channels], drawn), both[:, channels:].to(masks.dtype)
 
 
 def turn(batch: Tensor, drawn: Draw) -> Tensor:

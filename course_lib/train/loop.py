@@ -55,8 +55,9 @@ def fit(
     """Train `net` on `splits.train`; after each epoch score `splits.val` and yield a row.
 
     A row is {"epoch", "loss", "val_iou", "val_dice", "lr", "seconds"}: the mean training loss, the pooled scores at
-    threshold 0.5 of the mean of heads, the learning rate of the last step, the epoch's wall time. `net` is in
-    evaluation mode whenever one comes. On a CPU the same net, recipe and setting give the same rows, seconds aside.
+    threshold 0.5 of the mean of heads (of several classes their mean), the learning rate of the last step, the epoch's
+    wall time. `net` is in evaluation mode whenever one comes. On a CPU the same net, recipe and setting give the same
+    rows, seconds aside.
 
     `net` maps standardised images (N, C, H, W) to a list of logits, or one tensor of them. `checkpoint` is a file
     written after every epoch. Where it is there already, its rows are yielded first and training goes on behind them;
@@ -86,8 +87,8 @@ def fit(
             counts = validate(model, val, setting)
         except torch.OutOfMemoryError as problem:
             raise UserError(f"the GPU's memory is full: use a batch_size below {recipe.batch_size}") from problem
-        row = {"epoch": epoch, "loss": _mean_if_finite(losses, epoch, recipe.lr), "val_iou": iou(counts).item()}
-        rows.append(row | {"val_dice": dice(counts).item(), "lr": lr, "seconds": time.perf_counter() - started})
+        row = {"epoch": epoch, "loss": _mean_if_finite(losses, epoch, recipe.lr), "val_iou": iou(counts).mean().item()}
+        rows.append(row | {"val_dice": dice(counts).mean().item(), "lr": lr, "seconds": time.perf_counter() - started})
         if checkpoint is not None and distributed.rank() == 0:
             training.save(checkpoint, run, rows)
         yield rows[-1]
@@ -127,7 +128,7 @@ def one_cycle(progress: float) -> float:
 def batches(
     split: Split, batch_size: int, generator: Generator, *, augmented: bool = True
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One pass in random order: images (B, 3, S, S), standardised, and masks (B, 1, S, S), float32.
+    """One pass in random order: images (B, C, S, S), standardised, and masks (B, K, S, S), float32.
 
     Order and changes come from `generator` (CPU). An incomplete last batch is left out. B is this process's part.
     """
@@ -143,19 +144,20 @@ def batches(
 
 @torch.no_grad()
 def validate(model: nn.Module, split: Split, setting: Setting) -> Counts:
-    """Pooled pixel counts (1,) of the mean of heads at threshold 0.5; leaves the model in evaluation mode."""
+    """Pooled pixel counts (K,), of each class, of the mean of heads at threshold 0.5; leaves the model evaluating."""
     model.eval()
     mine = distributed.my_part()  # counts add up exactly over processes
-    counts = torch.zeros(3, dtype=torch.int64, device=split.images.device)
+    counts = torch.zeros(3, split.masks.shape[1], dtype=torch.int64, device=split.images.device)
     for images, masks in zip(split.images[mine].split(32), split.masks[mine].split(32), strict=True):
         predicted = probability(setting.forward(model, as_input(images))) > 0.5
-        counts += torch.cat(count(predicted, masks).pooled())
-    return Counts(*distributed.total(counts)[:, None])
+        counts += torch.stack(count(predicted.transpose(0, 1), masks.transpose(0, 1)))
+    return Counts(*distributed.total(counts))
 
 
-def evaluate(net: nn.Module, split: Split, *, head: Head = "mean", setting: Setting | None = None) -> dict[str, float]:
+def evaluate(net: nn.Module, split: Split, *, head: Head = "mean", setting: Setting | None = None) -> dict[str, Any]:
     """Every score of `metrics.scores` at threshold 0.5, for the mean of heads or one of them."""
-    return scores(probabilities(net, split.images, head=head, setting=setting) > 0.5, split.masks)
+    maps = probabilities(net, split.images, head=head, setting=setting)
+    return scores(maps > 0.5, split.masks, classes=split.classes)
 
 
 def _batch_size(net: nn.Module, shape: Sequence[int], wanted: int) -> int:
