@@ -22,7 +22,7 @@ course: $(READY)
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "not browser" -n $(JOBS) --dist loadfile
 ifneq ($(LESSONS),)
-	env -u COURSE_BBBC038_ARCHIVE -u COURSE_RUNS COURSE_DATA="$(CURDIR)/build/no-data" COURSE_PRESET=smoke OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax \
+	env -u COURSE_BBBC038_ARCHIVE -u COURSE_VNC_ARCHIVE -u COURSE_RUNS COURSE_DATA="$(CURDIR)/build/no-data" COURSE_PRESET=smoke OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax \
 	  --nbval-current-env --nbval-cell-timeout 300 -n $(JOBS) --dist loadfile -p tools.run.sockets -p no:cacheprovider $(LESSONS)
 endif
 ifneq ($(wildcard tests/browser),)

@@ -123,9 +123,9 @@ def doubts(masks: Iterable[Numbers]) -> list[Doubt]:
     found = [one.doubt for one in masks if one.doubt]
     full = [one for one in masks if one.background == 0]
     if len(full) == len(masks) or any(len(one.values) > 1 and one.share > 0.5 for one in full):
-        text = "has no 0, which means background"
+        advice = "make the background's number 0, or name the classes (--classes)"
         found += [
-            Doubt(one.where, BACKGROUND, f"{text}: make its most frequent number, {one.most}, 0, or name the classes")
+            Doubt(one.where, BACKGROUND, f"has no 0, which means background, and mostly {one.most}: {advice}")
             for one in full
         ]
     return found + _classes([one for one in masks if len(one.values) > 1 and not one.doubt])
