@@ -94,7 +94,7 @@ def test_some_of_the_folders_and_tiles(tmp_path):
         ("names", None, "holds a folder of masks for each of cell, hole, rod: name the classes that you want"),
         ("names", ("cell", "mitochondrion"), "and the classes are cell, mitochondrion: name folders that are there"),
         ("numbered", NAMES[:2], "and the classes are cell, hole: name folders that are there"),
-        ("numbers", None, "numbers in .* pieces, so they may be classes"),
+        ("numbers", None, "numbers in .* pieces, so they may be classes or smoothed"),
         ("numbers", 2, r"n00\.png holds 3 beside classes 1 to 2: name as many classes as it has"),
         ("numbers", 0, "give 1 to 64 different names"),
         ("numbers", 10**9, "give 1 to 64 different names"),

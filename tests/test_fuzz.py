@@ -100,7 +100,7 @@ def test_images(content):
 def test_masks(content):
     try:
         mask = meaning.read_mask(content, "a.png")
-        labels, seen = meaning.label_mask(mask), meaning.look_at(mask, "a.png")
+        labels, seen = meaning.label_mask(mask, "a.png"), meaning.look_at(mask, "a.png")
     except UserError as problem:
         assert str(problem).startswith("a.png ")
     else:
@@ -123,7 +123,7 @@ def test_masks_of_any_numbers(kind, shape, content, photometric):
         return
     if photometric == "minisblack":
         assert (mask == values).all() and mask.min() >= 0
-    meaning.label_mask(mask) if mask.max() < 2**31 else None
+    meaning.label_mask(mask, "a.png") if mask.max() < 2**31 else None
 
 
 @cases(150)

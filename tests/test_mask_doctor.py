@@ -210,7 +210,7 @@ def test_classes_are_not_cut_but_pointed_out(own):
     assert found(own) == [("masks/cell2.png", "numbers or classes", False)]
     assert "3 numbers in" in detail(own, "numbers or classes")
     assert mended(own) is None  # `data.load` refuses it too
-    with pytest.raises(UserError, match=r"cell2\.png has 3 numbers in \d+ pieces, so they may be classes: name those"):
+    with pytest.raises(UserError, match=r"cell2\.png has 3 numbers in \d+ pieces, so they may be classes or smoothed"):
         data.load(own, SIZE, progress=False)
     for n in (0, 1, 3, 4, 5):  # among many clean masks it is one whose objects are cut
         put(own, f"masks/cell{n}.png", np.kron(np.arange(140).reshape(10, 14) + n, np.ones((4, 4))).astype(np.uint8))

@@ -116,7 +116,7 @@ TWO_LABELS = [[1, 1, 0, 2], [0, 0, 0, 2], [0, 0, 0, 0]]
 NUMBERS = np.array([[7, 7, 3, 3], [0, 0, 0, 3], [0, 7, 0, 0]], np.uint8)  # touching, one in two pieces
 NUMBERS_LABELS = [[2, 2, 1, 1], [0, 0, 0, 1], [0, 2, 0, 0]]
 PALETTE = Image.fromarray(NUMBERS)
-PALETTE.putpalette(list(range(255, -1, -1)) * 3)
+PALETTE.putpalette([0, 0, 0, *range(255, 0, -1), *range(255, 0, -1), *range(255, 0, -1)])
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ PALETTE.putpalette(list(range(255, -1, -1)) * 3)
     ],
 )
 def test_every_kind_of_mask_becomes_labels(data, expected):
-    labels = meaning.label_mask(meaning.read_mask(data, "x"))
+    labels = meaning.label_mask(meaning.read_mask(data, "x"), "x")
     assert labels.dtype == np.int32
     assert labels.tolist() == np.asarray(expected).tolist()
 
@@ -149,6 +149,11 @@ def test_a_palette_mask_gives_its_indices():
     file = io.BytesIO()
     PALETTE.save(file, "PNG")
     assert (meaning.read_mask(file.getvalue(), "x") == NUMBERS).all()
+    white_first = PALETTE.copy()
+    white_first.putpalette([255, 255, 255, 0, 0, 0])
+    white_first.save(file := io.BytesIO(), "PNG")
+    with pytest.raises(UserError, match="x has a palette in which 0 is not black: save its numbers without"):
+        meaning.read_mask(file.getvalue(), "x")
 
 
 def test_channels_stay_as_they_are_but_grey_and_transparency():
@@ -273,7 +278,7 @@ def test_images_that_are_refused(data, message):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (encoded(RGB), "a.png is a mask in colour: save one channel"),
+        (encoded(RGB), "a.png is a mask in colour: save one image"),
         (tif(np.array([[0, 0.5]], np.float32)), "a.png is a mask with fractions"),
         (tif(np.array([[0, np.nan]], np.float32)), "a.png is a mask with fractions"),
         (tif(np.array([[0, -1]], np.int16)), "a.png is a mask with fractions or negative values"),
@@ -316,4 +321,4 @@ def test_a_mask_with_grey_borders_is_refused():
             assert meaning.look_at(np.asarray(mask), "m.png").doubt.problem == meaning.BORDERS
     many = np.zeros((32, 32), np.uint8)
     many[::2, ::2] = np.arange(256).reshape(16, 16)  # 255 objects of one pixel are no such thing
-    assert meaning.look_at(many, "m.png").doubt is None and meaning.label_mask(many).max() == 255
+    assert meaning.look_at(many, "m.png").doubt is None and meaning.label_mask(many, "m.png").max() == 255

@@ -44,8 +44,10 @@ def decode(data: bytes, where: str, *, as_mask: bool = False) -> Stored:
         kind = JpegImageFile if data.startswith(JPG) else PngImageFile  # Image.open warns of large images
         with kind(io.BytesIO(data)) as image:
             _check_extent(where, *image.size)
+            if (frames := getattr(image, "n_frames", 1)) > 1:
+                raise UserError(f"{where} holds {frames} images: save one image per file")
             deep = ";16" in str(image.tile)
-            stored = _by_pillow(ImageOps.exif_transpose(image), as_mask)
+            stored = _by_pillow(ImageOps.exif_transpose(image), where, as_mask)
             if deep and stored.pixels.dtype == np.uint8:
                 raise ValueError("Pillow keeps 8 bits of 16-bit colour")
             return stored
@@ -69,8 +71,10 @@ def _check_extent(where: str, width: int, height: int, bytes_a_pixel: int = 1) -
     raise UserError(f"{where} announces {width} x {height} pixels: cut it into tiles of at most {limit}")
 
 
-def _by_pillow(image: Image.Image, as_mask: bool) -> Stored:
+def _by_pillow(image: Image.Image, where: str, as_mask: bool) -> Stored:
     """What Pillow makes of one image; colours of other kinds than grey and RGB become RGB."""
+    if as_mask and image.mode in ("P", "PA") and any(image.getpalette("RGB")[:3]):
+        raise UserError(f"{where} has a palette in which 0 is not black: save its numbers without a palette")
     if image.mode == "P" and not as_mask:
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")
     elif image.mode == "1" and not as_mask:
@@ -98,8 +102,7 @@ def _tif(data: bytes, where: str, as_mask: bool) -> Stored:
             raise UserError(f"{where} stores white as 0: save it with black as 0")
         if page.photometric in GREY_OR_RGB and (bits % 8 == 0 or page.dtype == bool) and readable:
             return _by_tifffile(tif, where, inverted=page.photometric == PHOTOMETRIC.MINISWHITE and not raw)
-        with TiffImageFile(io.BytesIO(data)) as image:  # it turns the image upright by itself
-            stored = _pillows_planes(image, planes, as_mask)
+        stored = _pillows_planes(data, planes, where, as_mask)
         if stored is None or not (page.dtype in (bool, np.uint8) or stored.pixels.dtype.name == page.dtype.name):
             name = getattr(page.compression, "name", page.compression)
             advice = "pip install imagecodecs, or save it without compression"
@@ -152,14 +155,15 @@ def _check_strips(tif: TiffFile, page: TiffPage, where: str) -> None:
             raise UserError(f"{where} holds more than its header announces: get a fresh copy")
 
 
-def _pillows_planes(image: TiffImageFile, planes: int, as_mask: bool) -> Stored | None:
-    """All planes by Pillow; None where it cannot decode them."""
+def _pillows_planes(data: bytes, planes: int, where: str, as_mask: bool) -> Stored | None:
+    """All planes by Pillow, which turns them upright by itself; None where it cannot decode them."""
+    stored = []
     try:
-        stored = []
-        for plane in range(planes):
-            image.seek(plane)
-            stored.append(_by_pillow(image, as_mask))
-    except (OSError, KeyError, RuntimeError):
+        with TiffImageFile(io.BytesIO(data)) as image:
+            for plane in range(planes):
+                image.seek(plane)
+                stored.append(_by_pillow(image, where, as_mask))
+    except (OSError, KeyError, RuntimeError, SyntaxError):  # SyntaxError: numbers it does not know
         return None
     return stored[0] if planes == 1 else Stored(np.concatenate([one.pixels for one in stored], axis=2), None)
 

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ from course_lib.data.decode import SUFFIXES
 from course_lib.errors import UserError
 
 KINDS = ("images", "masks")  # folders
+PICTURES = {".bmp", ".gif", ".webp", ".npy", ".npz", ".jp2", ".heic", ".nd2", ".czi", ".lif", ".dcm", ".mat", ".pgm"}
 LAYOUT = "images/<id>.png and masks/<id>.png"  # of classes also masks/<class>/<id>.png
 OF_OBJECTS = "<id>/images/<id>.png and <id>/masks/*.png"
 
@@ -48,14 +49,14 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
-def place(name: str) -> Place | None:
+def place(name: str, suffixes: Container[str] = SUFFIXES) -> Place | None:
     """None for what is no png, tif or jpg in images/ or masks/, and for hidden files such as the ._files of macOS."""
     path = PurePosixPath(unicodedata.normalize("NFC", name))
-    kinds = [n for n, part in enumerate(path.parts[:-1]) if part in KINDS]
-    if not kinds or path.name[0] == "." or path.suffix.lower() not in SUFFIXES:
+    kinds = [n for n, part in enumerate(path.parts[:-1]) if part.lower() in KINDS]
+    if not kinds or path.name[0] == "." or path.suffix.lower() not in suffixes:
         return None
     at = kinds[-1]
-    return Place(path.parts[:at], KINDS.index(path.parts[at]), path.parts[at + 1 : -1], path.stem)
+    return Place(path.parts[:at], KINDS.index(path.parts[at].lower()), path.parts[at + 1 : -1], path.stem)
 
 
 def grouped(names: Iterable[str], key: Callable[[Place], Any]) -> dict[Any, tuple[list[str], list[str]]]:
@@ -86,6 +87,8 @@ def class_names(files: Files, classes: Sequence[str] | int | None) -> tuple[str,
     if classes is None:
         raise UserError(f"{there}: name the classes that you want (classes=, --classes)")
     counted = isinstance(classes, int)
+    if counted and folders and len(folders) != classes:
+        raise UserError(f"{there}, and {classes} classes are asked for: give their count, or name those that you want")
     names = tuple(map(str, range(1, classes + 1) if counted else classes)) if not counted or classes <= 64 else ()
     if not 1 <= len(names) <= 64 or len(set(names)) < len(names) or not all(map(is_class_name, names)):
         raise UserError(
@@ -117,6 +120,7 @@ def find_samples(files: Files, classes: Sequence[str] = ()) -> list[Sample]:
         return at.before if each else (*at.before, *within, at.stem)
 
     layout = OF_OBJECTS if each else LAYOUT
+    _refuse_pairs_of_other_formats(files)
     groups = grouped(files.names, key)
     groups = {key: group for key, group in groups.items() if key}
     if not groups:
@@ -136,6 +140,13 @@ def find_samples(files: Files, classes: Sequence[str] = ()) -> list[Sample]:
         kind = "object" if each else "class" if len(chosen) > 1 else "image"
         samples.append(Sample(key[-1], images[0], masks, kind))
     return samples
+
+
+def _refuse_pairs_of_other_formats(files: Files) -> None:
+    """A part of the images would be missing without a word."""
+    others = [(at.stem, at.kind, name) for name in files.names if (at := place(name, PICTURES))]
+    if left := sorted({name for stem, kind, name in others if any((stem, 1 - kind) == one[:2] for one in others)}):
+        raise UserError(f"{files.where}/{left[0]} is neither png nor tif nor jpg: save it as one, or take it out")
 
 
 def per_object(names: Iterable[str]) -> bool:

@@ -18,6 +18,7 @@ from course_lib.data.decode import decode
 from course_lib.data.layout import (
     KINDS,
     LAYOUT,
+    PICTURES,
     Files,
     class_folders,
     class_names,
@@ -37,7 +38,6 @@ WORD = r"(?:cp_)?(?:image|img|mask|label|seg|gt)s?"  # what programs add to the 
 ALIKE = 0.9  # two frames of one film in BBBC038 reach 0.93, all other pairs of its 565 images at most 0.47
 SHOWS = 4  # pixels of a nucleus below which it hardly counts
 SIZES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # suggested; nets of depth 4 halve each of them
-PICTURES = {".bmp", ".gif", ".webp", ".npy", ".npz", ".jp2", ".heic", ".nd2", ".czi", ".lif", ".dcm", ".mat", ".pgm"}
 
 
 class Finding(NamedTuple):
@@ -60,6 +60,7 @@ class Pair:
     usable: bool = False
     inverted: bool = False  # by its own signs, before the vote
     shape: tuple[int, ...] = ()
+    channels: int = 0
     look: str = ""
     digest: str = ""
     steps: np.ndarray | None = None  # (480,), of length 1, to tell images that are nearly the same
@@ -155,8 +156,9 @@ def _diagnose(folder: Path, size: int, classes: Sequence[str] | int | None) -> t
     pairs = []
     if objects := per_object(names):
         pairs = [Pair(one.image, str(PurePosixPath(one.masks[0]).parent), one.masks) for one in find_samples(files)]
+    there = {path.name.lower() for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
     for kind in () if objects else KINDS:
-        if not (folder / kind).is_dir():
+        if kind not in there:
             raise UserError(f"{folder} has no folder {kind}: the layout is {LAYOUT}")
     for chosen in () if objects else [name for name in folders if name in named] or folders or [""]:
         others = {f"masks/{name}/" for name in folders if name != chosen}
@@ -247,7 +249,7 @@ def _read(folder: Path, pair: Pair, classes: int) -> tuple[np.ndarray, np.ndarra
 
 def _scan(pair: Pair, image: np.ndarray, labels: np.ndarray, size: int) -> None:
     """What is asked of a readable pair later."""
-    pair.usable, pair.shape, pair.nuclei = True, labels.shape, int(labels.max())
+    pair.usable, pair.shape, pair.channels, pair.nuclei = True, labels.shape, image.shape[2], int(labels.max())
     if pair.nuclei == 0:
         pair.note(EMPTY, "holds no nucleus: right if the image shows none, else annotate it")
     pair.look = look_of(pixels.resize_image(image, size))
@@ -288,12 +290,10 @@ def _labels(folder: Path, pair: Pair, classes: int) -> np.ndarray:
         values = len(numbers.values)
         pair.note(meaning.BORDERS, f"{values} grey values: mend cuts at half of the largest", mendable=True)
         return label(2 * mask.astype(np.int64) > mask.max()).astype(np.int32)
-    labels, pair.numbers = meaning.label_mask(mask), numbers
+    labels, pair.numbers = meaning.label_mask(mask, IT), numbers
     if numbers.pieces > 2 * len(numbers.values) > 2:
         text = f"{len(numbers.values)} values in {numbers.pieces} pieces: check that they are numbers of nuclei"
         pair.note(PIECES, text)
-    if labels.max() > np.iinfo(np.uint16).max:
-        raise UserError(f"{IT} holds {labels.max()} pieces, too many for nuclei: check it")
     return labels
 
 
@@ -350,6 +350,11 @@ def _whole(pairs: list[Pair], size: int) -> list[Finding]:
     if len(pairs) < 3:
         text = f"{len(pairs)} can be used: train, val and test need at least 3, so add some"
         findings.append(Finding(".", "too few images", text, False))
+    channels = Counter(pair.channels for pair in pairs)
+    for pair in pairs if len(channels) > 1 else ():
+        if pair.channels != max(channels, key=channels.__getitem__):
+            text = f"has {pair.channels} channels, unlike most images: give all the same channels"
+            findings.append(Finding(pair.image, "other channels", text, False))
     if pairs and total == 0:
         findings.append(Finding(".", "all masks empty", "there is nothing to learn: annotate nuclei", False))
     if 20 * lost[size] > total:

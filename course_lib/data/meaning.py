@@ -42,14 +42,14 @@ class Numbers(NamedTuple):
 def read_mask(data: bytes, where: str) -> np.ndarray:
     """The bytes of a mask file -> its numbers: bool or integers >= 0, (H, W). Raises UserError for anything else."""
     pixels, alpha = decode(data, where, as_mask=True)
-    channels = pixels.shape[2]
-    if channels > 1 and (pixels != pixels[..., :1]).any():
-        kind = "in colour" if channels == 3 else f"of {channels} channels"
-        raise UserError(f"{where} is a mask {kind}: save one channel that holds 0 and 255, or instance numbers")
+    colours, same = pixels.reshape(-1, pixels.shape[2]), (pixels == pixels[..., :1]).all() or pixels.shape[2] == 1
     mask = pixels[..., 0]
     varies = alpha is not None and (alpha != alpha.flat[0]).any()
-    if varies and ((mask == mask.flat[0]).all() or ((alpha > 0) != (mask > 0)).any()):
+    if varies and ((colours == colours[0]).all() or (same and ((alpha > 0) != (mask > 0)).any())):
         raise UserError(f"{where} has an alpha channel that says another thing than its colour: save one of the two")
+    if not same:
+        kind = "in colour" if pixels.shape[2] == 3 else f"of {pixels.shape[2]} channels"
+        raise UserError(f"{where} is a mask {kind}: save one image of one channel, 0 and 255 or instance numbers")
     if data.startswith(JPG):  # it smears numbers around every border: only 0 and 255 survive it
         if mask.any() and not (mask.max() >= 192 and two_levels(mask, 255)):
             raise UserError(f"{where} is a jpg of other values than 0 and 255, which jpg does not keep: save it as png")
@@ -133,7 +133,7 @@ def doubts(masks: Iterable[Numbers]) -> list[Doubt]:
 
 def _classes(masks: list[Numbers]) -> list[Doubt]:
     """Whether these masks of several numbers look like masks of classes."""
-    advice = "so they may be classes: name those (--classes), or give each object a number of its own"
+    advice = "so they may be classes or smoothed: name classes (--classes), or give each object one number of its own"
     if sum(one.pieces for one in masks) > 2 * sum(len(one.values) for one in masks):
         masks = sorted(masks, key=lambda one: len(one.values) / one.pieces)  # the clearest first
         return [
@@ -150,14 +150,17 @@ def _classes(masks: list[Numbers]) -> list[Doubt]:
     return []
 
 
-def label_mask(mask: np.ndarray) -> np.ndarray:
+def label_mask(mask: np.ndarray, where: str) -> np.ndarray:
     """Mask numbers (H, W) -> instance labels, int32 (H, W): 0 is background, objects count from 1.
 
     The connected regions (8 neighbours) of a mask of one number are its objects. Several are numbers of objects.
+    Raises UserError for more than 65,535 objects, which is noise.
     """
     values = np.unique(mask)
-    one = np.count_nonzero(values) < 2
-    return label(mask > 0).astype(np.int32) if one else consecutive(mask)
+    labels = label(mask > 0).astype(np.int32) if np.count_nonzero(values) < 2 else consecutive(mask)
+    if (count := labels.max(initial=0)) >= 2**16:
+        raise UserError(f"{where} holds {count} pieces, too many for objects: check that it is a mask")
+    return labels
 
 
 def label_classes(mask: np.ndarray, classes: int, where: str) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from course_lib.data import cache, meaning, pixels
+from course_lib.data.decode import decode
 from course_lib.errors import UserError
 
 CLASSES = ("membranes", "mitochondria", "synapses")  # folders of masks; a pixel may be of several
@@ -46,10 +47,9 @@ def prepare(path: Path, size: int, *, classes: Sequence[str], tiles: bool, progr
             read = partial(cache.read_entry, archive)
             image = pixels.read_image(read(f"{root}raw/{n:02d}.tif"), f"{path}/raw/{n:02d}.tif")
             names = [f"{root}{name}/{n:02d}.png" for name in classes]
+            masks = {name: decode(read(name), name, as_mask=True).pixels[..., 0] for name in names}
             # Mitochondria have borders of a few grey values.
-            label = np.stack(
-                [meaning.label_mask(meaning.decode(read(name), name).pixels[..., 0] > 127) for name in names]
-            )
+            label = np.stack([meaning.label_mask(mask > 127, name) for name, mask in masks.items()])
             side = SIDE if tiles else size
             image, label = pixels.resize_image(image, side), pixels.resize_labels(label, side)
             for place, (one, of_one) in pixels.cut(image, label, size).items():

@@ -193,7 +193,7 @@ def _read_labels(files: Files, sample: Sample, shape: tuple[int, ...], classes: 
         mask = _of_size(meaning.read_mask(files.read(name), where), where, shape)
         if sample.each == "image" and len(classes) > 1:
             return meaning.label_classes(mask, len(classes), where)
-        labels.append(meaning.label_mask(mask))
+        labels.append(meaning.label_mask(mask, where))
     return np.stack(labels) if sample.each == "class" else labels[0]
 
 
@@ -212,15 +212,20 @@ def one_each(files: Files, names: list[str]) -> np.ndarray:
     """
     labels, areas = None, []
     for number, name in enumerate(names, start=1):
-        mask = meaning.read_mask(files.read(name), f"{files.where}/{name}")
+        where = f"{files.where}/{name}"
+        mask = meaning.read_mask(files.read(name), where)
+        if ((mask > 0) & (mask != mask.max())).any():
+            raise UserError(
+                f"{where} is a mask of one object and has several numbers: save it as 0 and 255, not smoothed"
+            )
         labels = np.zeros(mask.shape, np.int32) if labels is None else labels
-        inside = _of_size(mask, f"{files.where}/{name}", labels.shape) > 0
+        inside = _of_size(mask, where, labels.shape) > 0
         labels[inside] = number
         areas.append(np.count_nonzero(inside))
     left = np.bincount(labels.ravel(), minlength=len(names) + 1)[1:]
     for name, area, stays in zip(names, areas, left, strict=True):
         if 2 * stays < area:
-            raise UserError(f"{files.where}/{name} lies mostly under other masks of its image: take one of them out")
+            raise UserError(f"{files.where}/{name} overlaps others of its image by more than half: take one out")
     return labels
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
+from course_lib.data.pixels import as_rgb
 from course_lib.show.palette import BLACK, BLUE, GREEN, GREY, INVENTED, MISSED, ORANGE, RED, SKY
 
 LINES = [(BLUE, "solid"), (RED, "dashed"), (GREEN, "dashdot"), (ORANGE, "dotted"), (SKY, (0, (5, 1))), (BLACK, "solid")]
@@ -144,9 +145,9 @@ def points(groups: dict[str, dict[str, Sequence[float]]], *, label: str = "", ze
 
 
 def pixels(image: Tensor) -> np.ndarray:
-    """An image (C, H, W), uint8 or 0..1, of 1 or 3 channels, as matplotlib wants it: (H, W, 3), 0..1."""
+    """An image (C, H, W), uint8 or 0..1, as matplotlib wants it: (H, W, 3), 0..1, by the rule of `as_rgb`."""
     image = image.float() / 255 if not image.is_floating_point() else image
-    return image.permute(1, 2, 0).expand(-1, -1, 3).clamp(0, 1).cpu().numpy()
+    return as_rgb(image.permute(1, 2, 0).clamp(0, 1).cpu().numpy())
 
 
 def keys(colours: dict[str, str]) -> list[Line2D]:
