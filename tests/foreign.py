@@ -551,7 +551,7 @@ OF_CLASSES = [
     mask("instance numbers, classes=2", ".png", numbers, CLASSES, classes=2, doctor=False),
     mask("0 and 255, classes=2", ".png", lambda s: encoded(binary(s)), f"{CLASSES}|255", classes=2, doctor=False),
     mask("a class above K in one file", ".png",
-         lambda s: encoded(s.classes + (s.labels == 2) * np.uint8(s.id == IDS[4])), f"{CLASSES}|3", classes=2),
+         lambda s: encoded(s.classes + (s.labels == 2) * np.uint8(s.id == IDS[4])), CLASSES, classes=2),
     mask("grey png of two bits, classes=2", ".png", lambda s: png(s.classes, bits=2), CLASSES, either=True, classes=2),
     mask("class numbers in 1/2 of white (imsave gray), classes=2", ".png", lambda s: gray(s.classes),
          CLASSES, classes=2),
@@ -882,16 +882,14 @@ def happens(case: Case, folder: Path) -> tuple[str, str, list[str]]:
 
 def main(word: str = "") -> None:
     print("| case | right | what happens | the doctor finds | wrong |\n|---|---|---|---|---|")
-    faults = 0
-    for case in CASES:
-        if word not in case.name:
-            continue
+    cases, faults = [case for case in CASES if word in case.name], 0
+    for case in cases:
         with tempfile.TemporaryDirectory() as folder:
             said, found, wrong = happens(case, Path(folder))
         faults += bool(wrong)
         cells = case.name, case.right, said, found, "; ".join(wrong)
         print("| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |", flush=True)
-    print(f"\n{faults} of {len(CASES)} cases are not right")
+    print(f"\n{faults} of {len(cases)} cases are not right")
 
 
 if __name__ == "__main__":
