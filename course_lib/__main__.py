@@ -150,6 +150,7 @@ def train(options: argparse.Namespace) -> None:
     if first:
         facts = {"data": str(options.data), "size": options.size, "tiles": options.tiles, "seed": options.seed}
         facts |= {"classes": list(splits.train.classes)} if options.classes else {}
+        facts |= {"shrink": data.SHRINK} if options.data == "vnc" and options.tiles else {}
         checkpoint.save_model(net, out / "model.pt", **facts)
         net, _ = checkpoint.load_model(out / "model.pt")
         scores, seconds = evaluate(net, splits.val, setting=setting), sum(row["seconds"] for row in rows)
@@ -202,7 +203,7 @@ def predict_files(options: argparse.Namespace) -> None:
     names = facts.get("classes") or [str(k + 1) for k in range(net.config["classes"])]
     counts, nuclei = (Table(out / f"{name}.csv", (*columns, *["class"] * several), paths) for name, columns in TABLES)
     for path in paths:
-        applied = apply_to(path, net, size=size, head=options.head, setting=setting)
+        applied = apply_to(path, net, size=size, shrink=facts["shrink"], head=options.head, setting=setting)
         if several:
             write(out / f"{path.stem}_overlay.png", _as_png(overlaid(applied.image, applied.probability > 0.5, names)))
         for name, probability in zip(names, applied.probability, strict=True):
@@ -255,7 +256,7 @@ def _setting(options: argparse.Namespace) -> Setting:
 def _model(path: str) -> tuple[NestedUNet, dict[str, Any]]:
     """A model and its facts, with what is missing filled in."""
     net, facts = checkpoint.load_model(path)
-    facts = {"size": 96, "tiles": False} | facts
+    facts = {"size": 96, "tiles": False, "shrink": 1} | facts
     if not (isinstance(facts["size"], int) and isinstance(facts["tiles"], bool)):
         raise UserError(f"{path} does not say at which size it was trained: train again")
     return net, facts

@@ -767,7 +767,7 @@ def write(folder: Path, case: Case) -> None:
 
 def by_name(splits: data.Splits) -> data.Split:
     """All parts as one, sorted by id."""
-    images, masks, labels, ids = data.join(splits)
+    images, masks, labels, ids, _ = data.join(splits)
     order = sorted(range(len(ids)), key=lambda n: normalize("NFC", ids[n]))
     return data.Split(images[order], masks[order], labels[order], [normalize("NFC", ids[n]) for n in order])
 
@@ -860,9 +860,9 @@ def loading(case: Case, folder: Path) -> tuple[str, list[str]]:
 def examining(case: Case, folder: Path, refused: bool) -> tuple[str, list[str]]:
     """What the mask doctor finds, and what is wrong with that."""
     try:
-        findings = mask_doctor.examine(folder)
+        findings = mask_doctor.examine(folder, classes=case.classes)
     except UserError as error:
-        return f"refused: {error}", ["the doctor raises UserError"] if case.layout else []
+        return f"refused: {error}", ["the doctor raises UserError"] if case.layout and not refused else []
     except Exception as error:
         return f"{type(error).__name__}: {error}", [f"the doctor raises {type(error).__name__}"]
     whole = "small nuclei", "too few images"  # of the data set, and no word on any file

@@ -101,3 +101,11 @@ def test_classes_lie_over_the_image_in_colours_with_their_names():
     ]
     assert picture[0, 0].tolist() == [100] * 3 and picture[47, 7].tolist() == [230, 159, 0]
     assert min(picture[40:54, 16:].max(), picture[54:, 16:].max()) > 200  # the names
+
+
+def test_a_net_of_halved_images_sees_the_file_halved(net, file):
+    image, probability, scale = apply_to(file, net, shrink=2, setting=CPU)
+    seen = torch.from_numpy(resize_image(image, (18, 26))).permute(2, 0, 1)
+    small = predict(net, seen, setting=CPU)
+    assert image.shape == (37, 52, 3) and probability.shape == (1, 37, 52) and scale == 2
+    assert probability.mean() == pytest.approx(small.mean().item(), abs=0.01)

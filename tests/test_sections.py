@@ -42,7 +42,6 @@ def archive(tmp_path, monkeypatch):
                 packed.writestr(ROOT + name, content)
                 seen.update(name.encode() + content)
     monkeypatch.setattr(sections, "CONTENT", seen.hexdigest())
-    monkeypatch.setattr(sections, "SIDE", 32)
     monkeypatch.setenv("COURSE_VNC_ARCHIVE", str(tmp_path / "vnc.zip"))
     monkeypatch.setenv("COURSE_DATA", str(tmp_path / "cache"))
     return tmp_path / "vnc.zip"

@@ -2,9 +2,10 @@
 
 from course_lib.data.cache import SOURCES, Source, best_at_hand, licence_of
 from course_lib.data.sections import CLASSES as SECTIONS
+from course_lib.data.sections import SHRINK
 from course_lib.data.sets import Split, Splits, draw, join, load, look_of, split
 
 __all__ = [
-    "SECTIONS", "SOURCES", "Source", "Split", "Splits", "best_at_hand", "draw", "join", "licence_of", "load", "look_of",
-    "split",
+    "SECTIONS", "SHRINK", "SOURCES", "Source", "Split", "Splits", "best_at_hand", "draw", "join", "licence_of",
+    "load", "look_of", "split",
 ]  # fmt: skip

@@ -107,13 +107,14 @@ def write_folder(folder: str | Path, pairs: Iterable[tuple[str, np.ndarray, np.n
             (scratch / f"masks/{id}{ending}").write_bytes(content)
 
 
-def resize_image(image: np.ndarray, size: int) -> np.ndarray:
-    """uint8 (H, W, C) -> uint8 (size, size, C): the mean over the area of each new pixel.
+def resize_image(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W, C) -> uint8 (size, size, C), or of (height, width): the mean over the area of each new pixel.
 
-    The aspect ratio is lost. Averaging areas keeps fine texture from turning into a false pattern (aliasing).
+    In a square the aspect ratio is lost. Means of areas keep fine texture from turning into a false pattern (aliasing).
     """
     channels = np.moveaxis(image, 2, 0)  # one at a time in memory
-    means = np.stack([resize_local_mean(one, (size, size), preserve_range=True) for one in channels], axis=-1)
+    shape = size if isinstance(size, tuple) else (size, size)
+    means = np.stack([resize_local_mean(one, shape, preserve_range=True) for one in channels], axis=-1)
     # Exact means are multiples of 1 / (H W), at least 1e-8. So a half rounds up whatever the last bits of a machine.
     return np.floor(means + 0.5 + 1e-9).astype(np.uint8)
 

@@ -18,7 +18,7 @@ from course_lib.errors import UserError
 
 CLASSES = ("membranes", "mitochondria", "synapses")  # folders of masks; a pixel may be of several
 PARTS = {"test": range(4), "val": range(4, 8), "train": range(8, 20)}
-SIDE = 512  # pixels of a section that is cut into tiles: half of its own
+SHRINK = 2  # a section that is cut into tiles is halved first
 # Of the names and bytes of the 80 files used: the archive itself is packed anew by its host and has no hash of its own.
 CONTENT = "5ff69ffb3cc017d2e5e30a31e0851e3b4a4c259f1839872727d24f6ebc25ce4a"
 
@@ -50,7 +50,7 @@ def prepare(path: Path, size: int, *, classes: Sequence[str], tiles: bool, progr
             masks = {name: decode(read(name), name, as_mask=True).pixels[..., 0] for name in names}
             # Mitochondria have borders of a few grey values.
             label = np.stack([meaning.label_mask(mask > 127, name) for name, mask in masks.items()])
-            side = SIDE if tiles else size
+            side = len(image) // SHRINK if tiles else size
             image, label = pixels.resize_image(image, side), pixels.resize_labels(label, side)
             for place, (one, of_one) in pixels.cut(image, label, size).items():
                 images.append(one)

@@ -31,23 +31,31 @@ class Applied(NamedTuple):
 
 
 def apply_to(
-    path: str | Path, net: nn.Module, *, size: int | None = None, head: Head = "mean", setting: Setting | None = None
+    path: str | Path,
+    net: nn.Module,
+    *,
+    size: int | None = None,
+    shrink: int = 1,
+    head: Head = "mean",
+    setting: Setting | None = None,
 ) -> Applied:
     """The probability maps of an image file, at the file's own size.
 
     A net that was trained on images resized to `size` sees this one resized as well. None: it sees the file's own
-    pixels, in tiles where the image is large. The file is read with the channels that the net takes.
+    pixels, made `shrink` times larger where it was trained on such, in tiles where the image is large. The file is read
+    with the channels that the net takes.
     Raises UserError: the file cannot be read, or has other channels.
     """
     channels = getattr(net, "config", {}).get("in_channels", 3)
     image = pixels.read_image(pixels.read_file(Path(path), str(path)), str(path), channels)
     height, width = image.shape[:2]
-    seen = image if size is None else pixels.resize_image(image, size)
+    small = (size, size) if size else (max(1, height // shrink), max(1, width // shrink))
+    seen = image if small == (height, width) else pixels.resize_image(image, small)
     maps = predict(net, torch.from_numpy(seen).permute(2, 0, 1), head=head, setting=setting)
-    if size is None:
+    if seen is image:
         return Applied(image, maps.numpy(), 1)
     enlarged = interpolate(maps[None], (height, width), mode="bilinear")
-    return Applied(image, enlarged[0].numpy(), max(1, max(height, width) / size))
+    return Applied(image, enlarged[0].numpy(), max(1, max(height, width) / max(small)))
 
 
 def objects(labels: np.ndarray) -> list[dict[str, Any]]:
