@@ -24,9 +24,10 @@ from course_lib.files import write
 from course_lib.grid import SKIPS, NestedUNet
 from course_lib.lesson import colab, presets
 from course_lib.measure import parameters
-from course_lib.predict import Head, probabilities
+from course_lib.predict import PREPARATIONS, Head, probabilities
 from course_lib.predict.apply import Applied, apply_to, objects, outlined, overlaid
 from course_lib.predict.export import export_onnx, model_card
+from course_lib.predict.facts import empty
 from course_lib.predict.instances import instance_scores, separate
 from course_lib.predict.setting import FORMATS, Setting, cpu_has_bf16, torch_device
 from course_lib.predict.tables import COUNTS, NUCLEI, Table, as_csv
@@ -130,8 +131,7 @@ def train(options: argparse.Namespace) -> None:
     first, out = distributed.rank() == 0, Path(options.out)
     setting, recipe = _setting(options), Recipe(batch_size=options.batch_size, lr=options.lr, seed=options.seed)
     shape = {"widths": options.widths, "wiring": options.wiring, "deep_supervision": options.deep_supervision}
-    with torch.device("meta"):
-        draft = NestedUNet(**shape)
+    draft = empty(NestedUNet, shape)
     draft.check_shape((1, 3, options.size, options.size))
     if not first:
         distributed.wait()  # for the first one, which prepares the cache that the others then read
@@ -168,7 +168,7 @@ def _ask_for_memory(net: NestedUNet, setting: Setting, batch: torch.Tensor) -> N
 
 def score(options: argparse.Namespace) -> None:
     """Score a model on one part of a data set, or on all of it: JSON on stdout."""
-    net, facts = _model(options.model)
+    net, facts = _model(options)
     of_nuclei = options.data == "synthetic" or (options.data in data.SOURCES and options.data != "vnc")
     named = None if of_nuclei else facts.get("classes")
     splits = data.load(options.data, facts["size"], classes=named, tiles=facts["tiles"] and options.data != "synthetic")
@@ -191,7 +191,7 @@ def score(options: argparse.Namespace) -> None:
 
 def predict_files(options: argparse.Namespace) -> None:
     """Write a probability map and a mask for every image; with --instances also nuclei, outlines and two tables."""
-    net, facts = _model(options.model)
+    net, facts = _model(options)
     out, paths, setting = Path(options.out), [Path(path) for path in options.images], _setting(options)
     stems = Counter(path.stem.casefold() for path in paths)  # some systems take A.png and a.png for one
     if twice := [path.stem for path in paths if stems[path.stem.casefold()] > 1]:
@@ -239,7 +239,7 @@ def export(options: argparse.Namespace) -> None:
     scores = Path(options.model).with_name("metrics.json")
     try:
         metrics = json.loads(scores.read_text(encoding="utf-8")) if scores.is_file() else {}
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise UserError(f"{scores} is damaged: delete it, or train again") from problem
     path = export_onnx(net, options.out, head=options.head, facts=facts)
     card = path.with_suffix(".md")
@@ -253,13 +253,10 @@ def _setting(options: argparse.Namespace) -> Setting:
     return Setting(options.device, options.precision, channels_last=torch_device(options.device).type == "cuda")
 
 
-def _model(path: str) -> tuple[NestedUNet, dict[str, Any]]:
-    """A model and its facts, with what is missing filled in."""
-    net, facts = checkpoint.load_model(path)
-    facts = {"size": 96, "tiles": False, "shrink": 1} | facts
-    if not (isinstance(facts["size"], int) and isinstance(facts["tiles"], bool)):
-        raise UserError(f"{path} does not say at which size it was trained: train again")
-    return net, facts
+def _model(options: argparse.Namespace) -> tuple[NestedUNet, dict[str, Any]]:
+    """The model and its facts, with what is missing filled in."""
+    net, facts = checkpoint.load_model(options.model, options.inputs)
+    return net, {"size": 96, "tiles": False, "shrink": 1} | {key: one for key, one in facts.items() if one is not None}
 
 
 def _as_png(picture: np.ndarray) -> bytes:
@@ -298,9 +295,11 @@ SEED = _number(int, lambda n: 0 <= n < 2**32, f"a whole number from 0 to {2**32 
 SIDE = _number(int, lambda n: 16 <= n <= 4096, "a number of pixels from 16 to 4096")
 WIDTH = _number(int, lambda n: 0 < n <= 2**20, f"a number of channels from 1 to {2**20}")
 REAL = _number(float, lambda x: 0 < x < float("inf"), "a number above zero")
+COMPUTING = ("--device", "--precision")
 SHARED = {  # options of several commands
     "--model": {"required": True},
     "--out": {"required": True, "metavar": "DIR"},
+    "--inputs": {"choices": list(PREPARATIONS), "help": "how images are prepared, where the file does not say it"},
     "--head": {"type": _head, "default": "mean", "help": "mean, or a level 1, 2, 3 ..."},
     "--scale": {"type": REAL, "default": 1, "help": "with --instances: 2 where objects are cut in two, and so on"},
     "--device": {"default": "auto", "help": "auto, cpu, cuda"},
@@ -337,7 +336,7 @@ def _parser() -> argparse.ArgumentParser:
     option("folder", help="holds images/ and masks/")
     option("--size", type=COUNT, default=96, help="side at which you want to train, in pixels")
     option("--mend", metavar="DIR", help="a new folder for the mended copy")
-    option = add("train", train, "--out", "--classes", "--device", "--precision")
+    option = add("train", train, "--out", "--classes", *COMPUTING)
     option("--data", default="synthetic", metavar="NAME|FOLDER")
     option("--wiring", default="unet++", choices=list(SKIPS))
     option("--deep-supervision", action="store_true")
@@ -348,15 +347,17 @@ def _parser() -> argparse.ArgumentParser:
     option("--batch-size", type=COUNT, default=Recipe.batch_size, help="over all processes together")
     option("--lr", type=REAL, default=Recipe.lr, help="highest learning rate")
     option("--seed", type=SEED, default=0)
-    option = add("evaluate", score, "--model", "--head", "--scale", "--device", "--precision")
+    option = add("evaluate", score, "--model", "--inputs", "--head", "--scale", *COMPUTING)
     option("--data", required=True, metavar="NAME|FOLDER")
     option("--split", default="test", choices=["train", "val", "test", "all"])
     option("--instances", action="store_true", help="also score nuclei one by one: average precision")
-    option = add("predict", predict_files, "--model", "--out", "--head", "--scale", "--device", "--precision")
+    option = add(
+        "predict", predict_files, "--model", "--inputs", "--out", "--head", "--scale", "--device", "--precision"
+    )
     option("images", nargs="+", metavar="IMAGE")
     option("--instances", action="store_true", help="also number the nuclei, touching ones apart")
     option("--native", action="store_true", help="keep the image's resolution; so does a model of --tiles")
-    option = add("export", export, "--model", "--head")
+    option = add("export", export, "--model", "--inputs", "--head")
     option("--out", required=True, metavar="FILE.onnx")
     return parser
 

@@ -8,6 +8,7 @@ H is two convolutions, D halves, U doubles, [ ] concatenates channels (Zhou et a
 """
 
 from collections.abc import Callable, Sequence
+from operator import index
 from typing import Self
 
 import torch
@@ -24,6 +25,14 @@ SKIPS: dict[str, Callable[[int], Sequence[int]]] = {
     "unet+": lambda j: [j - 1],  # short skips
     "unet++": lambda j: range(j),  # dense skips
 }
+
+
+def sizes(*numbers: int) -> list[int]:
+    """Numbers of channels as plain ints, also of numpy. Raises UserError (a ValueError) unless all are 1 to 2**20."""
+    whole = [index(number) if hasattr(number, "__index__") else 0 for number in numbers]
+    if all(0 < number <= 2**20 for number in whole):
+        return whole
+    raise UserError(f"numbers of channels are {str(numbers)[:80]}: give positive whole numbers up to {2**20}")
 
 
 class VGGBlock(nn.Module):
@@ -58,12 +67,15 @@ class NestedUNet(nn.Module):
         skips: column j -> the columns k whose nodes x^{i,k} enter x^{i,j}.
         heads: name of a head -> the column j whose node x^{0,j} it reads.
         config: the arguments, enough to build the same net again.
+        inputs: how images are prepared for it, a key of `predict.PREPARATIONS`; a net from elsewhere may differ.
 
     Names and order of the weights are those of the widely used PyTorch code, so its checkpoints load.
-    Raises UserError (a ValueError): unknown wiring, fewer than two widths, or deep supervision on the plain U-Net.
+    Raises UserError (a ValueError): unknown wiring, fewer than two widths, widths that are no `sizes`, or deep
+    supervision on the plain U-Net.
     """
 
     block: type[nn.Module] = VGGBlock
+    inputs: str = "standardised"
 
     def __init__(
         self,
@@ -76,8 +88,9 @@ class NestedUNet(nn.Module):
         super().__init__()
         if wiring not in SKIPS:
             raise UserError(f"wiring {wiring!r} is unknown: choose one of {', '.join(SKIPS)}")
-        if len(widths) < 2 or min(widths) < 1:
-            raise UserError(f"widths {tuple(widths)} make no grid: give two or more positive numbers")
+        in_channels, classes, *widths = sizes(in_channels, classes, *widths)
+        if len(widths) < 2:
+            raise UserError(f"widths {tuple(widths)} make no grid: give two or more")
         if wiring == "unet" and deep_supervision:
             raise UserError("wiring 'unet' has no decoder but the deepest to supervise: choose 'unet-e'")
         self.config = {
@@ -143,6 +156,7 @@ class NestedUNet(nn.Module):
             pruned = type(self)(**{**self.config, "widths": self.config["widths"][: level + 1]})
         weights = self.state_dict()
         pruned.load_state_dict({name: weights[name].clone() for name in pruned.state_dict()}, assign=True)
+        pruned.inputs = self.inputs
         return pruned.train(self.training)
 
     def check_shape(self, shape: Sequence[int]) -> None:

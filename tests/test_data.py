@@ -539,8 +539,8 @@ def test_real_images_prepare_split_and_come_back(real, tmp_path, monkeypatch):
     """Every 16th image, at two sizes: the split does not depend on the size."""
     with cache.open_archive(real) as opened:
         samples = sets.find_samples(sets.Files(real, opened.namelist(), opened.read, True))[::16]
-        assert all(len(id) == 64 for id, _, _ in samples)
-        names = [name for _, image, masks in samples for name in (image, *masks)]
+        assert all(len(sample.id) == 64 for sample in samples)
+        names = [name for sample in samples for name in (sample.image, *sample.masks)]
         small = pack(tmp_path / "real.zip", {name: cache.read_entry(opened, name) for name in names})
     monkeypatch.setenv("COURSE_BBBC038_ARCHIVE", str(small))
     splits = data.load("bbbc038", 96, progress=False)

@@ -175,7 +175,10 @@ def test_sizes_that_cannot_be_halved_are_refused(size):
 @pytest.mark.parametrize(
     ("call", "why"),
     [
-        *((partial(make, widths=widths), "no grid: give two or more pos") for widths in [(), (4,), (4, 0), (4, -6, 9)]),
+        *(
+            (partial(make, widths=widths), "no grid: give two or more|numbers of channels are")
+            for widths in [(), (4,), (4, 0), (4, -6, 9)]
+        ),
         (partial(make, wiring="unet3+"), r"'unet3\+' is unknown: choose one of unet, unet-e, unet\+, unet\+\+"),
         (partial(make, wiring="unet", deep_supervision=True), "no decoder but .* to supervise: choose 'unet-e'"),
         (lambda: make()(picture()[0]), r"the images have shape \(3, 16, 32\): give \(N, channels, height, width\)"),

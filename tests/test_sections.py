@@ -53,6 +53,8 @@ def test_sections_are_dealt_in_blocks(archive):
     assert splits.val.ids == [f"{n:02d}" for n in range(4, 8)] and len(splits.train.ids) == 12
     tiles = data.load("vnc", 16, classes=("synapses", "mitochondria"), tiles=True, progress=False)
     assert {id[:2] for id in tiles.test.ids} == {"00", "01", "02", "03"} and len(tiles.train.ids) == 12 * 4
+    whole = data.join(data.load("vnc", 64, classes=sections.CLASSES, progress=False))
+    assert whole.masks.sum((0, 2, 3)).tolist() == [20 * 256, 20 * 240, 20 * 256]
     assert tiles.train.masks.shape == (48, 2, 16, 16) and tiles.train.classes == ("synapses", "mitochondria")
 
 

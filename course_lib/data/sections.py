@@ -47,7 +47,7 @@ def prepare(path: Path, size: int, *, classes: Sequence[str], tiles: bool, progr
             read = partial(cache.read_entry, archive)
             image = pixels.read_image(read(f"{root}raw/{n:02d}.tif"), f"{path}/raw/{n:02d}.tif")
             names = [f"{root}{name}/{n:02d}.png" for name in classes]
-            masks = {name: decode(read(name), name, as_mask=True).pixels[..., 0] for name in names}
+            masks = {name: decode(read(name), name).pixels[..., 0] for name in names}  # 0..255, also of one bit
             # Mitochondria have borders of a few grey values.
             label = np.stack([meaning.label_mask(mask > 127, name) for name, mask in masks.items()])
             side = len(image) // SHRINK if tiles else size

@@ -17,14 +17,22 @@ from course_lib.errors import UserError
 from course_lib.files import write
 from course_lib.grid import NestedUNet
 from course_lib.measure import macs, parameters
-from course_lib.predict.maps import QUIET, Head, probabilities, probability
-from course_lib.predict.setting import Setting, folded
+from course_lib.predict.facts import checked
+from course_lib.predict.facts import metrics as metrics_of
+from course_lib.predict.maps import PREPARATIONS, QUIET, Head, inputs_of, probabilities, probability
+from course_lib.predict.setting import Setting, folded, unwrapped
+
+PREPARED = {
+    "standardised": "it standardises each image, so give it whole ones: a tile of background alone would be all noise",
+    "scaled": "by 255",
+    "imagenet": "by 255, then by the mean and the deviation of ImageNet's images",
+}
 
 
 def export_onnx(net: NestedUNet, path: str | Path, *, head: Head = "mean", facts: dict[str, Any] | None = None) -> Path:
     """Write the net as one ONNX file, once onnxruntime has computed the same from it as PyTorch from the net.
 
-    It takes pixels as a program has them and standardises each image as `predict.standardise` does::
+    It takes pixels as a program has them and prepares them as the net wants it (`predict.PREPARATIONS`)::
 
         image        float32 (N, in_channels, H, W), values 0..255; H and W any multiples of 2**depth
         probability  float32 (N, classes, H, W), what `predict.probability` gives for `head`
@@ -36,8 +44,8 @@ def export_onnx(net: NestedUNet, path: str | Path, *, head: Head = "mean", facts
     """
     if not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
         raise UserError("ONNX export needs onnx, onnxscript and onnxruntime: pip install -e '.[export]'")
-    net = copy.deepcopy(net).cpu()
-    content = _onnx(net, head, facts or {})
+    net, facts = copy.deepcopy(unwrapped(net)).cpu(), checked(facts or {}, str(path))
+    content = _onnx(net, head, facts)
     difference = _difference(content, net, head)
     if not difference <= 1e-4:  # also where it is not a number
         raise UserError(
@@ -55,7 +63,9 @@ def model_card(net: NestedUNet, facts: dict[str, Any], metrics: dict[str, Any], 
     of `train` (scores of the mean of heads under "val", and "test" if known); what they lack is "not recorded" or
     "not measured yet". Raises UserError: no such head.
     """
+    net, facts = unwrapped(net), checked(facts, "the model")
     kept, data, side = _kept(net, head), facts.get("data"), facts.get("size")
+    parts = metrics_of(metrics, "metrics.json")
     kind, size = kept.config.get("wiring", type(kept).__name__), side and f"{side}x{side}"
     mean = head == "mean" and len(net.heads) > 1
     made = {None: "of", "synthetic": "drawn by a program at"}.get(data, "resized to")
@@ -64,6 +74,8 @@ def model_card(net: NestedUNet, facts: dict[str, Any], metrics: dict[str, Any], 
         "widths": ", ".join(map(str, kept.config["widths"])),
         "parameters": f"{parameters(kept):,}",
         "MACs": size and f"{macs(kept, (side, side), in_channels=kept.config['in_channels']):,} for an image of {size}",
+        "classes": ", ".join(facts.get("classes") or [str(kept.config["classes"])]),
+        "inputs": kept.inputs,
         "data": data and Path(data).absolute().name,
         "split": data and "by look and id: 60 % train, 20 % validation, 20 % test (`data/README.md`)",
         "image size": size,
@@ -75,8 +87,9 @@ def model_card(net: NestedUNet, facts: dict[str, Any], metrics: dict[str, Any], 
         **{**kept.config, "wiring": kind},
         about=results.markdown(rows),
         other_head="" if mean or len(net.heads) == 1 else "The file holds one head; its scores: not measured yet.\n",
-        scores=_scores({"validation part": metrics.get("val", {}), "test part": metrics.get("test", {})}),
+        scores=_scores({"validation part": parts.get("val", {}), "test part": parts.get("test", {})}),
         step=2**kept.depth,
+        prepared=PREPARED[kept.inputs],
         output=f"the mean of {len(net.heads)} heads" if mean else f"of the head on node x^{{0,{kept.depth}}}",
         made="cut at their own resolution into tiles of" if facts.get("tiles") else made,
         size=size or "a size that was not recorded",
@@ -87,7 +100,9 @@ def model_card(net: NestedUNet, facts: dict[str, Any], metrics: dict[str, Any], 
 def _scores(parts: dict[str, dict[str, float]]) -> str:
     rows: dict[str, dict[str, Any]] = {}
     for part, scores in parts.items():
-        for name, value in scores.items():
+        classes = scores.get("classes", {})
+        each = {f"{name}, {key}": value for name, one in classes.items() for key, value in one.items()}
+        for name, value in ({key: value for key, value in scores.items() if key != "classes"} | each).items():
             row = rows.setdefault(name, {"score": name})
             row[part] = f"{value:.4f}" if isinstance(value, float) else value
     return results.markdown([*rows.values()], ["score", *parts]) if rows else "Not measured yet."
@@ -106,6 +121,8 @@ class _Program(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         image = image / 255
+        if inputs_of(self.net) != "standardised":
+            return probability(self.net(PREPARATIONS[inputs_of(self.net)](image)), self.head)
         centred = image - _mean(image)
         standardised = centred / (_mean(centred * centred).sqrt() + QUIET)
         return probability(self.net(standardised), self.head)
@@ -148,8 +165,9 @@ def _onnx(net: NestedUNet, head: Head, facts: dict[str, Any]) -> bytes:
     graph = model.graph
     for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         part.ClearField("metadata_props")  # stack traces, with the paths of this machine
-    for key, value in {"head": head, **kept.config, **facts}.items():
-        model.metadata_props.add(key=key, value=Path(value).absolute().name if key == "data" else str(value))
+    for key, value in {"head": head, **kept.config, **facts, "inputs": kept.inputs}.items():
+        name = Path(value).absolute().name if key == "data" and value else str(value)
+        model.metadata_props.add(key=key, value=name)
     return model.SerializeToString()
 
 

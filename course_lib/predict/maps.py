@@ -10,9 +10,13 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from course_lib.errors import UserError
-from course_lib.predict.setting import Setting, torch_device
+from course_lib.predict.setting import Setting, torch_device, unwrapped
 
 Head = int | str  # a level 1..depth, or "mean"
+IMAGENET = (
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)  # mean and deviation of its channels, as torchvision states them
 QUIET = 0.02  # added to the deviation that images are divided by: the noise of an empty image stays small
 
 
@@ -26,9 +30,32 @@ def standardise(images: Tensor) -> Tensor:
     return (images - mean) / (deviation + QUIET)
 
 
-def as_input(images: Tensor) -> Tensor:
-    """uint8 images (N, C, H, W) -> what nets take: float32, standardised. Floats count as prepared already."""
-    return standardise(images.float() / 255) if images.dtype == torch.uint8 else images
+def imagenet(images: Tensor) -> Tensor:
+    """RGB images (N, 3, H, W) in 0..1 -> minus the mean of ImageNet's images, by their deviation, channel by channel.
+    Raises UserError for other channels.
+    """
+    if images.shape[1] != 3:
+        raise UserError(f"images of {images.shape[1]} channels have no mean in ImageNet: it knows RGB alone")
+    mean, deviation = (images.new_tensor(values)[:, None, None] for values in IMAGENET)
+    return (images - mean) / deviation
+
+
+# How pixels in 0..1 are prepared for a net, by the name that its file holds. "scaled": not at all.
+PREPARATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "standardised": standardise,
+    "scaled": lambda images: images,
+    "imagenet": imagenet,
+}
+
+
+def as_input(images: Tensor, inputs: str = "standardised") -> Tensor:
+    """uint8 images (N, C, H, W) -> what nets take: float32, prepared by PREPARATIONS. Floats count as prepared."""
+    return PREPARATIONS[inputs](images.float() / 255) if images.dtype == torch.uint8 else images
+
+
+def inputs_of(net: nn.Module) -> str:
+    """How images are prepared for this net, a key of PREPARATIONS."""
+    return getattr(unwrapped(net), "inputs", "standardised")
 
 
 def probability(outputs: list[Tensor], head: Head = "mean") -> Tensor:
@@ -76,10 +103,10 @@ def predict(
     """
     if image.ndim != 3:
         raise UserError(f"the image has shape {tuple(image.shape)}: give one image as (channels, height, width)")
-    step = 2 ** getattr(net, "depth", 0)
+    step = 2 ** getattr(unwrapped(net), "depth", 0)
     if tile % step or overlap % step or not 0 <= overlap < tile:
         raise UserError(f"tile {tile} and overlap {overlap} do not fit: give multiples of {step}, overlap below tile")
-    light = _light(image) if image.dtype == torch.uint8 else None
+    light = _light(image) if image.dtype == torch.uint8 and inputs_of(net) == "standardised" else None
     height, width = image.shape[1:]
     rows, columns = (np.pad(np.arange(side), (0, -side % step), mode="reflect") for side in (height, width))
     tiles = list(product(*(_bands(len(side), tile, overlap) for side in (rows, columns))))
@@ -105,7 +132,8 @@ def _computing(net: nn.Module, head: Head, setting: Setting | None) -> Iterator[
     device = torch_device(setting.device)
     try:
         model = setting.for_inference(net)
-        yield lambda images: probability(setting.forward(model, as_input(images.to(device))), head).cpu()
+        prepared = inputs_of(net)
+        yield lambda images: probability(setting.forward(model, as_input(images.to(device), prepared)), head).cpu()
     finally:
         net.train(training)
 

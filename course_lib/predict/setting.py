@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from course_lib.errors import UserError
@@ -81,6 +82,13 @@ def cpu_has_bf16() -> bool:
     """Whether this processor multiplies bfloat16 in hardware (False where torch cannot tell)."""
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch >= 2.10
     return any(capabilities.get(unit, False) for unit in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def unwrapped(net: nn.Module) -> nn.Module:
+    """The net inside of what torch.compile, DataParallel or DistributedDataParallel make of it."""
+    while isinstance(net, DataParallel | DistributedDataParallel) or hasattr(net, "_orig_mod"):
+        net = net._orig_mod if hasattr(net, "_orig_mod") else net.module
+    return net
 
 
 def folded(net: nn.Module) -> nn.Module:

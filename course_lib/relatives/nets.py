@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.errors import UserError
-from course_lib.grid import WIDTHS, NestedUNet, VGGBlock
+from course_lib.grid import WIDTHS, NestedUNet, VGGBlock, sizes
 
 CLOSED = -20.0  # the logit of a pixel in an image judged empty: probability 2e-9
 conv3x3 = partial(nn.Conv2d, kernel_size=3, padding=1)
@@ -107,18 +107,19 @@ class DenseUNetPlusPlus(UNetPlusPlus):
 
 
 class Relative(nn.Module):
-    """A network that is no grid, with `config`, `depth` and `check_shape` as of `NestedUNet`.
+    """A network that is no grid, with `config`, `depth`, `inputs` and `check_shape` as of `NestedUNet`.
     Raises UserError (a ValueError): fewer widths than `fewest`, or one below 1.
     """
 
+    inputs: str = NestedUNet.inputs
     check_shape = NestedUNet.check_shape
 
     def __init__(self, fewest: int = 2, **config: Any):
         super().__init__()
-        widths = tuple(config["widths"])
-        if len(widths) < fewest or min(widths) < 1:
-            raise UserError(f"widths {widths} make no {type(self).__name__}: give {fewest} or more positive numbers")
-        self.config = {**config, "widths": widths}
+        in_channels, classes, *widths = sizes(config["in_channels"], config["classes"], *config["widths"])
+        if len(widths) < fewest:
+            raise UserError(f"widths {tuple(widths)} make no {type(self).__name__}: give {fewest} or more numbers")
+        self.config = {**config, "in_channels": in_channels, "classes": classes, "widths": tuple(widths)}
         self.depth = len(widths) - 1
 
     def forward(self, image: Tensor) -> list[Tensor]:

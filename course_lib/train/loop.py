@@ -4,8 +4,11 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from math import cos, pi
+from operator import index
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import torch
@@ -17,7 +20,8 @@ from course_lib.errors import UserError
 from course_lib.losses import Loss, bce_dice, deep_supervision
 from course_lib.measure import parameters
 from course_lib.metrics import Counts, count, dice, iou, scores
-from course_lib.predict import Head, as_input, probabilities, probability, standardise
+from course_lib.predict import PREPARATIONS, Head, as_input, inputs_of, probabilities, probability, unwrapped
+from course_lib.predict.facts import plain
 from course_lib.predict.setting import Setting, torch_device
 from course_lib.train import augment, distributed
 from course_lib.train.checkpoint import Training
@@ -42,6 +46,10 @@ class Recipe:
     augment: bool = True  # whether each batch is changed at random
     seed: int = 0  # of the order of the images and of their changes; weights are drawn when a net is made
 
+    def __post_init__(self):
+        for name in ("batch_size", "lr", "weight_decay", "eps", "augment", "seed"):  # numpy's numbers as Python's
+            object.__setattr__(self, name, plain(getattr(self, name), name))
+
 
 def fit(
     net: nn.Module,
@@ -65,7 +73,8 @@ def fit(
     Raises UserError: a checkpoint of another run, a loss that is not finite, too little GPU memory, or a batch that is
     too small for batch norm or cannot be dealt evenly to the processes.
     """
-    recipe, setting = recipe or Recipe(), setting or Setting()
+    recipe, setting, epochs = recipe or Recipe(), setting or Setting(), index(epochs)
+    _check_classes(net, splits.train)
     run = _describe(net, splits, epochs, recipe, setting)
     device = torch_device(setting.device)
     train, val = (part._replace(images=part.images.to(device), masks=part.masks.to(device)) for part in splits[:2])
@@ -99,7 +108,8 @@ def _epoch(model: nn.Module, part: Split, training: Training, recipe: Recipe, se
     net, optimiser, schedule, scaler, generator = training
     loss_of, losses = deep_supervision(recipe.loss), []
     model.train()
-    for images, masks in batches(part, recipe.batch_size, generator, augmented=recipe.augment):
+    drawn = batches(part, recipe.batch_size, generator, augmented=recipe.augment, inputs=inputs_of(net))
+    for images, masks in drawn:
         loss = loss_of(setting.forward(model, images), masks)
         optimiser.zero_grad()
         scaler.scale(loss).backward()
@@ -126,9 +136,9 @@ def one_cycle(progress: float) -> float:
 
 
 def batches(
-    split: Split, batch_size: int, generator: Generator, *, augmented: bool = True
+    split: Split, batch_size: int, generator: Generator, *, augmented: bool = True, inputs: str = "standardised"
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One pass in random order: images (B, C, S, S), standardised, and masks (B, K, S, S), float32.
+    """One pass in random order: images (B, C, S, S), prepared as `inputs` says, and masks (B, K, S, S), float32.
 
     Order and changes come from `generator` (CPU). An incomplete last batch is left out. B is this process's part.
     """
@@ -139,17 +149,17 @@ def batches(
         if augmented:
             drawn = augment.draw(batch_size, generator, channels=images.shape[1])
             images, masks = augment.apply(images, masks, drawn.part(mine))
-        yield standardise(images), masks
+        yield PREPARATIONS[inputs](images), masks
 
 
 @torch.no_grad()
 def validate(model: nn.Module, split: Split, setting: Setting) -> Counts:
     """Pooled pixel counts (K,), of each class, of the mean of heads at threshold 0.5; leaves the model evaluating."""
     model.eval()
-    mine = distributed.my_part()  # counts add up exactly over processes
+    mine, inputs = distributed.my_part(), inputs_of(model)  # counts add up exactly over processes
     counts = torch.zeros(3, split.masks.shape[1], dtype=torch.int64, device=split.images.device)
     for images, masks in zip(split.images[mine].split(32), split.masks[mine].split(32), strict=True):
-        predicted = probability(setting.forward(model, as_input(images))) > 0.5
+        predicted = probability(setting.forward(model, as_input(images, inputs))) > 0.5
         counts += torch.stack(count(predicted.transpose(0, 1), masks.transpose(0, 1)))
     return Counts(*distributed.total(counts))
 
@@ -158,6 +168,17 @@ def evaluate(net: nn.Module, split: Split, *, head: Head = "mean", setting: Sett
     """Every score of `metrics.scores` at threshold 0.5, for the mean of heads or one of them."""
     maps = probabilities(net, split.images, head=head, setting=setting)
     return scores(maps > 0.5, split.masks, classes=split.classes)
+
+
+def _check_classes(net: nn.Module, part: Split) -> None:
+    """Whether the net tells as many classes apart, from as many channels, as the images have."""
+    config, (_, channels, *_), classes = getattr(unwrapped(net), "config", {}), part.images.shape, part.masks.shape[1]
+    wanted = config.get("in_channels", channels), config.get("classes", classes)
+    if wanted != (channels, classes):
+        there = f"images of {channels} channel(s) and {classes} class(es)"
+        raise UserError(
+            f"the data are {there}, and the net takes {wanted[0]} and {wanted[1]}: make a net of their numbers"
+        )
 
 
 def _batch_size(net: nn.Module, shape: Sequence[int], wanted: int) -> int:
@@ -169,7 +190,8 @@ def _batch_size(net: nn.Module, shape: Sequence[int], wanted: int) -> int:
         batch = f"a batch of {batch_size} (of {count} training images)"
         raise UserError(f"{batch} cannot be dealt to {processes} processes: use a multiple")
     norms = any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
-    if norms and hasattr(net, "depth") and part * (height >> net.depth) * (width >> net.depth) == 1:
+    depth = getattr(unwrapped(net), "depth", None)
+    if norms and depth is not None and part * (height >> depth) * (width >> depth) == 1:
         text = f"batch norm needs more than one value, and a batch of {part} leaves one in the lowest row"
         raise UserError(f"{text}: use a larger batch_size, larger images or fewer widths")
     return batch_size
@@ -193,6 +215,28 @@ def _describe(net: nn.Module, splits: Splits, epochs: int, recipe: Recipe, setti
         seen.update(part.images.cpu().numpy().tobytes())
         seen.update(part.masks.cpu().numpy().tobytes())
     data = f"{tuple(splits.train.images.shape)} {seen.hexdigest()[:12]}"
-    kind = f"{type(net).__name__} of {parameters(net)} parameters, {getattr(net, 'config', {})}"
-    run = {"net": kind, "data": data, "epochs": epochs} | asdict(recipe) | asdict(setting)
-    return run | {"loss": recipe.loss.__name__}
+    inner = unwrapped(net)
+    kind = (
+        f"{type(inner).__name__} of {parameters(inner)} parameters, {getattr(inner, 'config', {})}, {inputs_of(inner)}"
+    )
+    known = type(inner).__module__.startswith("course_lib.")  # whose code is known by the version of the course
+    kind += "" if known else f", {_name_of(type(inner).forward)}"
+    recipe_of = {name: value for name, value in vars(recipe).items() if name != "loss"}
+    return {"net": kind, "data": data, "epochs": epochs} | recipe_of | asdict(setting) | {"loss": _name_of(recipe.loss)}
+
+
+def _name_of(function: Any) -> str:
+    """What tells a function from another one: its name; of what is made on the spot also its code and values."""
+    if isinstance(function, partial):
+        return f"{_name_of(function.func)} of {function.args} {function.keywords}"
+    if isinstance(function, nn.Module):
+        weights = b"".join(value.cpu().numpy().tobytes() for value in function.state_dict().values())
+        return f"{function} {hashlib.sha256(weights).hexdigest()[:12]} {_name_of(type(function).forward)}"
+    name, code = getattr(function, "__qualname__", repr(function)), getattr(function, "__code__", None)
+    if code is None or function.__module__.startswith("course_lib."):
+        return name
+    held = [*(cell.cell_contents for cell in function.__closure__ or ()), *(function.__defaults__ or ())]
+    held = [one if isinstance(one, int | float | str | tuple) else getattr(one, "__qualname__", "") for one in held]
+    consts = [const.co_code if isinstance(const, CodeType) else const for const in code.co_consts]
+    content = repr((code.co_code, consts, code.co_names, held))
+    return f"{name} {hashlib.sha256(content.encode()).hexdigest()[:12]}"
