@@ -271,6 +271,8 @@ def test_doctor_ends_with_what_to_type_next(capsys):
         ("train --data bbbc038 --out OUT", "run `python -m course_lib data bbbc038`, or set COURSE_BBBC038_ARCHIVE"),
         ("train --wiring unet --deep-supervision --out OUT", "choose 'unet-e'"),
         ("train --size 90 --widths 2 2 2 --out OUT", "90x90 cannot be halved 2 times"),
+        ("train --widths 1000000 1000000 --out OUT", "weights, more than 268,435,456: use smaller ones"),
+        ("train --widths 2 2 2 2 2 2 2 2 2 2 2 2 2 --out OUT", "13 widths make a net too deep for any image"),
         ("train --device cuda --out OUT", "device 'cuda' is not on this machine"),
         ("train --size 32 --widths 2 2 --out FILE/x", "cannot be written"),
         ("train --size 32 --widths 2 2 --lr 1e30 --epochs 2 --out OUT", "in epoch"),

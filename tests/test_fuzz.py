@@ -3,6 +3,7 @@
 Some 2,300 cases, the same in every run; COURSE_FUZZ=10 makes ten times as many, others each time.
 """
 
+import copy
 import io
 import os
 import pickle
@@ -23,9 +24,10 @@ from course_lib.data import decode, meaning, pixels
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
 from course_lib.lesson import presets
-from course_lib.predict import setting
+from course_lib.predict import probabilities, setting
+from course_lib.predict.export import model_card
 from course_lib.predict.tables import COUNTS, Table
-from course_lib.train import checkpoint
+from course_lib.train import checkpoint, fit
 from tests.image_files import encoded, png_header, tif
 from tools.notebooks import run_parametrised
 from tools.run import progress
@@ -269,6 +271,98 @@ def test_weights_of_any_plain_content(content):
         torch.save(content, path)
         with pytest.raises(UserError, match=r"model\.pt"):
             checkpoint.load_model(path)
+
+
+TENSORS = [
+    torch.zeros(()),
+    torch.ones(2, 3),
+    torch.full((3,), float("nan")),
+    torch.zeros(1).expand(2**20, 2**20),
+    torch.arange(4),
+    torch.ones(2, 2, dtype=torch.complex64),
+    torch.eye(2).to_sparse(),
+    torch.zeros(2, 2, device="meta"),
+    torch.zeros(5000, dtype=torch.uint8),
+]
+ODD = st.one_of(
+    PLAIN,
+    st.sampled_from([*TENSORS, 0, -3, 2**70, 10**400, 1e308, float("nan"), 96.0, "", "\0", [], {}, (), [[[[[[0]]]]]]]),
+    st.lists(st.integers(-(2**70), 2**70), min_size=2, max_size=30),
+)
+
+
+@st.composite
+def spoilt(draw, whole):
+    """A copy of nested dictionaries and lists in which one to three places hold something else, or are gone, or new."""
+    content = copy.deepcopy(whole)
+    for _ in range(draw(st.integers(1, 3))):
+        place = content
+        while True:
+            inner = list(place) if isinstance(place, dict) else list(range(len(place)))
+            key = draw(st.sampled_from([*inner, "classes", "size"] if isinstance(place, dict) else inner))
+            deeper = place[key] if isinstance(place, list) or key in place else None
+            if not isinstance(deeper, dict | list) or not deeper or draw(st.integers(0, 2)) == 0:
+                break
+            place = deeper
+        if draw(st.integers(0, 3)) == 0 and isinstance(place, dict):
+            place.pop(key, None)
+        else:
+            place[key] = draw(ODD)
+    return content
+
+
+def model():
+    net = NestedUNet(widths=(2, 3), wiring="unet-e", deep_supervision=True)
+    facts = {"data": "own", "size": 96, "tiles": True, "seed": 0, "classes": ["cell"], "shrink": 1, "inputs": "scaled"}
+    return facts | {"net": "NestedUNet", "config": {**net.config, "widths": [2, 3]}, "weights": dict(net.state_dict())}
+
+
+SCORES = {
+    "val": {"iou_pooled": 0.5, "classes": {"cell": {"iou_pooled": 0.5}}},
+    "test": {"iou_pooled": 1},
+    "seconds": 3.0,
+}
+
+
+@cases(300)
+@given(spoilt(model()), spoilt(SCORES))
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch warns of sparse tensors
+def test_facts_of_a_model(content, scores):
+    """What is believed can be used: for maps, for the card, for the size of the command line."""
+    with tempfile.TemporaryDirectory() as folder, suppress(UserError):
+        torch.save(content, Path(folder, "model.pt"))
+        net, facts = checkpoint.load_model(Path(folder, "model.pt"))
+        data.sets.check_size(96 if facts.get("size") is None else facts["size"])
+        image = torch.zeros(1, net.config["in_channels"], 4, 4, dtype=torch.uint8)
+        assert probabilities(net, image).shape == (1, net.config["classes"], 4, 4)
+        assert "Model card" in model_card(net, facts, scores)
+
+
+def training(folder):
+    """The checkpoint of the first epoch of two."""
+    torch.manual_seed(0)
+    splits = data.draw(5, 16)
+    run = fit(
+        net := NestedUNet(widths=(2, 3)), splits, epochs=2, setting=setting.Setting("cpu"), checkpoint=folder / "c.pt"
+    )
+    return net, splits, next(run)
+
+
+with tempfile.TemporaryDirectory() as place:
+    *_, FIRST = training(Path(place))
+    CHECKPOINT = checkpoint.load(Path(place, "c.pt"))
+
+
+@cases(300)
+@given(spoilt(CHECKPOINT))
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_checkpoint_is_refused_whole_or_goes_on(content):
+    torch.manual_seed(0)
+    net, splits = NestedUNet(widths=(2, 3)), data.draw(5, 16)
+    with tempfile.TemporaryDirectory() as folder, suppress(UserError):
+        torch.save(content, Path(folder, "c.pt"))
+        rows = list(fit(net, splits, epochs=2, setting=setting.Setting("cpu"), checkpoint=Path(folder, "c.pt")))
+        assert [row["epoch"] for row in rows] == [1, 2]
 
 
 # Words

@@ -1,6 +1,8 @@
 """The loop: what it yields, that it is the plain loop, that it resumes bit for bit, what it refuses."""
 
+import functools
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -13,11 +15,11 @@ from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
 from course_lib.losses import bce_dice, lovasz_hinge
 from course_lib.metrics import count, iou
-from course_lib.predict import as_input
+from course_lib.predict import as_input, predict, probabilities, probability
 from course_lib.predict.setting import Setting
 from course_lib.relatives import RELATIVES
 from course_lib.train import Recipe, augment, batches, evaluate, fit, one_cycle, validate
-from course_lib.train.checkpoint import save
+from course_lib.train.checkpoint import load, save
 from tests.weights import same_weights
 
 WIDTHS = (4, 6, 10)
@@ -232,3 +234,105 @@ def test_training_on_a_gpu_learns_the_squares(splits, precision):
     rows = list(fit(make(), splits, epochs=20, recipe=Recipe(batch_size=4, lr=1e-2),
                     setting=Setting("cuda", precision, channels_last=True)))  # fmt: skip
     assert rows[-1]["val_iou"] > 0.8
+
+
+class Weighted(nn.Module):
+    """A loss with a state."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.register_buffer("weight", torch.tensor(weight))
+
+    def forward(self, logits, target):
+        return self.weight * bce_dice(logits, target)
+
+
+def scaled(by):
+    return lambda logits, target: by * bce_dice(logits, target)
+
+
+LOSSES = [scaled(1.0), scaled(2.0), lambda logits, target: bce_dice(logits, target) + 1, Weighted(1.0), Weighted(3.0)]
+LOSSES += [functools.partial(nn.functional.binary_cross_entropy_with_logits, reduction=how) for how in ("mean", "sum")]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_another_loss_is_another_run_and_the_same_goes_on(splits, tmp_path, loss):
+    path, recipe = tmp_path / "c.pt", Recipe(loss=loss)
+    rows = list(fit(make(), splits, epochs=1, recipe=recipe, checkpoint=path))
+    assert list(fit(make(), splits, epochs=1, recipe=recipe, checkpoint=path)) == rows
+    for other in (one for one in (*LOSSES, bce_dice) if one is not loss):
+        with pytest.raises(UserError, match=r"is of another run \(loss was"):
+            next(fit(make(), splits, epochs=1, recipe=Recipe(loss=other), checkpoint=path))
+
+
+def test_another_forward_is_another_run(splits, tmp_path):
+    class Mine(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x)
+
+    first, path = Mine(3, 1, 3, padding=1), tmp_path / "c.pt"
+    list(fit(first, splits, epochs=1, checkpoint=path))
+    Mine.forward = lambda self, x: 2 * nn.Conv2d.forward(self, x)
+    with pytest.raises(UserError, match=r"is of another run \(net was Mine"):
+        next(fit(Mine(3, 1, 3, padding=1), splits, epochs=1, checkpoint=path))
+
+
+def test_numbers_of_numpy_train_and_go_on(splits, tmp_path):
+    recipe = Recipe(batch_size=np.int64(8), lr=np.float32(1e-3), weight_decay=np.float64(0.01), seed=np.uint8(3))
+    assert {type(getattr(recipe, name)) for name in ("batch_size", "lr", "weight_decay", "seed")} == {int, float}
+    rows = list(fit(make(), splits, epochs=np.int32(1), recipe=recipe, checkpoint=tmp_path / "c.pt"))
+    assert list(fit(make(), splits, epochs=1, recipe=recipe, checkpoint=tmp_path / "c.pt")) == rows
+    with pytest.raises(UserError, match="lr is of type Thread"):
+        Recipe(lr=threading.Thread())
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("generator", None),
+        ("generator", torch.zeros(5056, dtype=torch.uint8)),
+        ("rows", [{"epoch": 1}]),
+        ("rows", None),
+        ("rows", [{"epoch": 2, "loss": 1.0, "val_iou": 1.0, "val_dice": 1.0, "lr": 1.0, "seconds": 1.0}]),
+        ("optimiser", {"state": {}}),
+        ("optimiser", {"state": {0: {"step": 1}}, "param_groups": []}),
+        ("schedule", {"last_epoch": "one"}),
+        ("net", {"conv0_0.conv1.weight": torch.zeros(1)}),
+        ("scaler", 3),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_of_this_training_changes_nothing(splits, tmp_path, part, value):
+    path, net = tmp_path / "c.pt", make()
+    next(fit(make(), splits, epochs=2, checkpoint=path))
+    save(load(path) | {part: value}, path)
+    with pytest.raises(
+        UserError, match=rf"c\.pt is damaged: its {part} cannot be of this training: delete it to begin"
+    ):
+        next(fit(net, splits, epochs=2, checkpoint=path))
+    assert same_weights(net, make())
+
+
+def test_data_of_other_classes_or_channels_are_refused(splits):
+    for options, numbers in (({"classes": 2}, "3 and 2"), ({"in_channels": 1}, "1 and 1")):
+        with pytest.raises(
+            UserError, match=rf"3 channel\(s\) and 1 class\(es\), and the net takes {numbers}: make a net"
+        ):
+            next(fit(make(**options), splits, epochs=1))
+
+
+@pytest.mark.parametrize("inputs", ["scaled", "imagenet"])
+def test_a_net_is_trained_and_scored_on_images_prepared_as_it_says(splits, inputs):
+    net = make()
+    net.inputs = inputs
+    seen = []
+    net.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+    list(fit(net, splits, epochs=1, recipe=Recipe(augment=False)))
+    pixel = splits.val.images.float() / 255
+    prepared = pixel if inputs == "scaled" else (pixel - 0.449) / 0.226
+    assert torch.equal(seen[-1], as_input(splits.val.images, inputs)[-len(seen[-1]) :])
+    assert all((batch.mean() - prepared.mean()).abs() < 0.3 for batch in seen)
+    whole = predict(net, splits.val.images[0], tile=8, overlap=4)
+    direct = probability(net.eval()(as_input(splits.val.images[:1], inputs)))[0]
+    assert (whole - direct).abs().mean() < 0.2 and probabilities(net, splits.val.images[:1])[0].allclose(
+        direct, atol=1e-6
+    )

@@ -31,7 +31,7 @@ KNOWN: dict[str, tuple[Callable[[Any], bool], str]] = {  # facts of a model file
     "seed": (_whole(0, 2**64), "a whole number"),
     "shrink": (_whole(1, 64), "a whole number from 1 to 64"),
     "classes": (_names, "a list of names"),
-    "inputs": (lambda value: value in PREPARATIONS, f"one of {', '.join(PREPARATIONS)}"),
+    "inputs": (lambda value: type(value) is str and value in PREPARATIONS, f"one of {', '.join(PREPARATIONS)}"),
 }
 
 
