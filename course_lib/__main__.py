@@ -290,18 +290,19 @@ def _head(text: str) -> Head:
 
 
 TABLES = (("counts", COUNTS), ("nuclei", NUCLEI))
-COUNT = _number(int, lambda n: n > 0, "a whole number above zero")
+COUNT = _number(int, lambda n: 0 < n <= 10**6, "a whole number from 1 to 1000000")
 SEED = _number(int, lambda n: 0 <= n < 2**32, f"a whole number from 0 to {2**32 - 1}")
 SIDE = _number(int, lambda n: 16 <= n <= 4096, "a number of pixels from 16 to 4096")
 WIDTH = _number(int, lambda n: 0 < n <= 2**20, f"a number of channels from 1 to {2**20}")
-REAL = _number(float, lambda x: 0 < x < float("inf"), "a number above zero")
+REAL = _number(float, lambda x: 0 < x <= 1e30, "a number above zero, up to 1e30")
+SCALE = _number(float, lambda x: 0 < x <= 1000, "a number above zero, up to 1000")
 COMPUTING = ("--device", "--precision")
 SHARED = {  # options of several commands
     "--model": {"required": True},
     "--out": {"required": True, "metavar": "DIR"},
     "--inputs": {"choices": list(PREPARATIONS), "help": "how images are prepared, where the file does not say it"},
     "--head": {"type": _head, "default": "mean", "help": "mean, or a level 1, 2, 3 ..."},
-    "--scale": {"type": REAL, "default": 1, "help": "with --instances: 2 where objects are cut in two, and so on"},
+    "--scale": {"type": SCALE, "default": 1, "help": "with --instances: 2 where objects are cut in two, and so on"},
     "--device": {"default": "auto", "help": "auto, cpu, cuda"},
     "--classes": {
         "nargs": "+",
@@ -317,7 +318,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def add(name: str, command: Callable, *shared: str) -> Callable:
-        sub = commands.add_parser(name, help=command.__doc__.splitlines()[0], description=command.__doc__)
+        about = command.__doc__ or ""  # python -OO has none
+        sub = commands.add_parser(name, help=about.partition("\n")[0], description=about)
         sub.set_defaults(command=command)
         for flag in shared:
             sub.add_argument(flag, **SHARED[flag])

@@ -94,7 +94,8 @@ def test_an_entry_that_holds_more_than_announced_is_not_inflated(packed):
 
 # Cache files
 
-ARRAYS = {"images": np.arange(200, dtype=np.uint8).reshape(2, 100), "ids": ["a", "bcd"]}
+ARRAYS = {"images": np.arange(198, dtype=np.uint8).reshape(2, 3, 11, 3), "labels": np.ones((2, 3, 11), np.int32)}
+ARRAYS |= {"ids": ["a", "bcd"]}
 
 
 def never():
@@ -125,6 +126,35 @@ def test_what_is_kept_is_made_once_and_again_when_damaged(written, tmp_path):
         written.write_bytes(damaged)
         assert cache.read(written) is None
     assert cache.kept(written, lambda: ARRAYS) is ARRAYS and written.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"images": np.zeros((2, 3, 11, 3), np.float32)},
+        {"images": np.zeros((2, 3, 11), np.uint8)},
+        {"labels": np.ones((2, 3, 11), np.int64)},
+        {"labels": np.ones((2, 11, 3), np.int32)},
+        {"ids": ["a"]},
+        {"ids": [1, 2]},
+    ],
+)
+def test_other_arrays_than_those_of_a_data_set_are_made_again(written, other):
+    np.savez(written, **ARRAYS | other)
+    assert cache.read(written) is None
+    assert cache.kept(written, lambda: ARRAYS) is ARRAYS and same(cache.read(written))
+    several = ARRAYS | {"labels": np.ones((2, 4, 3, 11), np.int32)}
+    np.savez(written, **several)
+    assert cache.read(written)["labels"].shape == (2, 4, 3, 11)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc on this system")
+@pytest.mark.parametrize("place", ["/proc/set.npz", "/dev/null/set.npz"])
+def test_a_folder_in_which_nothing_can_be_made_is_refused_before_the_work(place):
+    with pytest.raises(
+        UserError, match=r"the cache folder .* cannot be written .*, or set COURSE_DATA to another folder"
+    ):
+        cache.kept(Path(place), never)
 
 
 def test_no_flipped_byte_changes_what_is_read(written):

@@ -123,3 +123,34 @@ def test_expect_prints_a_line_without_the_measured_value(capsys):
 def test_expect_refuses_what_is_off(value):
     with pytest.raises(AssertionError, match=r"val IoU is .*, expected 0.81 ± 0.01"):
         expect("val IoU", value, 0.81, tol=0.01)
+
+
+def dressed(value, kind):
+    """Each number of an answer as a number in other clothes."""
+    if isinstance(value, tuple | list):
+        return (
+            [dressed(one, kind) for one in value]
+            if isinstance(value, list)
+            else tuple(dressed(one, kind) for one in value)
+        )
+    return kind(value) if isinstance(value, int | float | np.generic) and not isinstance(value, bool) else value
+
+
+CLOTHES = [lambda x: np.array([x]), lambda x: torch.tensor([x]), lambda x: np.array(x), lambda x: np.array([x, x])]
+BARE = ("average_precision", "deepest", "holm", "median_seconds", "paired_interval", "iou", "dice", "receptive_field")
+
+
+@pytest.mark.parametrize("clothes", CLOTHES)
+@pytest.mark.parametrize("module", [one for one in MODULES if one.EXERCISE in BARE], ids=lambda module: module.EXERCISE)
+def test_a_number_may_come_as_an_array_of_one_and_two_are_refused_in_words(module, clothes):
+    solution = defined_in(jupytext.read(ROOT / f"notebooks/src/{module.LESSON}.py"), module.EXERCISE)
+
+    def answer(*given):
+        return dressed(solution(*given), clothes)
+
+    if clothes is not CLOTHES[-1]:
+        module.CHECK(answer)
+        return
+    with pytest.raises(AssertionError) as refusal:
+        module.CHECK(answer)
+    assert "stops with" not in str(refusal.value)

@@ -322,7 +322,7 @@ def test_a_mistake_gets_one_sentence_and_status_2(words, sentence, trained, tmp_
     ("words", "sentence"),
     [
         ("train --wiring unet3 --out x", "invalid choice: 'unet3'"),
-        ("train --epochs 0 --out x", "'0' is not a whole number above zero"),
+        ("train --epochs 0 --out x", "'0' is not a whole number from 1 to 1000000"),
         ("evaluate --model x --data y --head best", "'best' is no head"),
         ("train --lr -1 --out x", "'-1' is not a number above zero"),
         ("predict --model m i.png --scale 0 --out x", "'0' is not a number above zero"),
@@ -331,6 +331,11 @@ def test_a_mistake_gets_one_sentence_and_status_2(words, sentence, trained, tmp_
         ("train --seed -1 --out x", "'-1' is not a whole number from 0"),
         ("draw x --seed 99999999999999999999", "is not a whole number from 0"),
         ("draw x --size 20000", "'20000' is not a number of pixels from 16 to 4096"),
+        (f"train --epochs {10**40} --out x", "is not a whole number from 1 to 1000000"),
+        (f"train --batch-size {10**25} --out x", "is not a whole number from 1 to 1000000"),
+        (f"draw x --count {10**30}", "is not a whole number from 1 to 1000000"),
+        ("predict --model m i.png --scale 1e300 --out x", "'1e300' is not a number above zero, up to 1000"),
+        ("train --lr 1e300 --out x", "'1e300' is not a number above zero, up to 1e30"),
         ("traim", "invalid choice: 'traim'"),
         ("", "required"),
     ],
@@ -367,3 +372,14 @@ def test_module_and_script_are_the_same_program():
     shown = subprocess.run([sys.executable, "-m", "course_lib", "--help"], capture_output=True, text=True, check=True)
     for command in ("doctor", "data", "draw", "masks", "train", "evaluate", "predict", "export"):
         assert f"\n    {command} " in shown.stdout
+
+
+def test_without_docstrings_and_asserts_everything_runs(tmp_path):
+    """python -OO has neither."""
+    train = ["train", "--size", "32", "--widths", "2", "3", "--epochs", "1", "--device", "cpu", "--out", "run"]
+    for words in (["--help"], ["doctor"], ["draw", "t", "--count", "5", "--size", "96"], ["masks", "t"], train):
+        call = [sys.executable, "-OO", "-m", "course_lib", *words]
+        here = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+        done = subprocess.run(call, cwd=tmp_path, env=here, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/model.pt").exists()

@@ -39,6 +39,24 @@ def test_without_torchrun_nothing_happens(monkeypatch):
     assert list(range(5))[distributed.my_part()] == [0, 1, 2, 3, 4]
 
 
+BROKEN = [
+    ({"RANK": "0"}, "'WORLD_SIZE'"),
+    ({"RANK": "zero", "WORLD_SIZE": "2"}, "invalid literal for int"),
+    ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK is not below WORLD_SIZE"),
+    ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR"),
+]
+
+
+@pytest.mark.parametrize(("environment", "reason"), BROKEN)
+def test_a_broken_environment_is_said_in_a_sentence(monkeypatch, environment, reason):
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (environment | {"TORCHELASTIC_RUN_ID": "none"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=rf"the processes cannot meet \(.*{reason}.*\): start .* one torchrun command"):
+        distributed.start()
+
+
 def make(seed, *, norms=True):
     """U-Net^e with one head: its node x^{0,1} gets no gradient."""
     torch.manual_seed(seed)

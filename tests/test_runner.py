@@ -205,3 +205,16 @@ def test_an_interrupt_stops_the_run_and_its_kernel(tmp_path):
     assert not (tmp_path / "out/01_next.html").exists()
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_paths_of_variables_are_meant_from_where_the_command_was_typed(tmp_path, monkeypatch):
+    """A kernel starts beside the lesson."""
+    names = ("COURSE_DATA", "COURSE_PROGRESS", "COURSE_BBBC038_ARCHIVE", "COURSE_VNC_ARCHIVE")
+    for name in names:
+        monkeypatch.setenv(name, f"here/{name}")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lessons").mkdir()
+    code = f"import os; from course_lib.results import record; record(**{{n: os.environ[n] for n in {names}}})"
+    lesson(tmp_path / "lessons", "00_paths", code)
+    [row] = run_lessons(Path("lessons"), Path("out"), progress=False)
+    assert row["error"] is None and row["scores"] == {name: str(tmp_path / "here" / name) for name in names}

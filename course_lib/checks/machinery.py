@@ -67,7 +67,7 @@ def is_same(a: Any, b: Any, *, tol: float = 0.0) -> bool:
     return type(a) is type(b) and bool(a == b)
 
 
-def as_number(value: Any, otherwise: str) -> float:
+def as_number(value: Any, otherwise: str = "one number is wanted, this is something else") -> float:
     """The plain number that `value` is, or holds as its only element; else `otherwise` is said."""
     assert isinstance(value, NUMBERS) and torch.as_tensor(value).numel() == 1, otherwise
     return torch.as_tensor(value, dtype=torch.float64).item()

@@ -14,7 +14,7 @@ from course_lib.results import compare
 def check_deepest(fn: Callable[[int, int], int]) -> None:
     """`fn(height, width) -> depth`: how often both sides can be halved without a remainder."""
     cases = [(96, 96), (64, 96), (16, 24), (48, 20), (20, 48), (100, 100), (97, 96), (12, 6)]
-    depths = [ask(fn, *sides, returns=object, what="the number of halvings") for sides in cases]
+    depths = [as_number(ask(fn, *sides, returns=object, what="the number of halvings")) for sides in cases]
     twos = [[(side & -side).bit_length() - 1 for side in sides] for sides in cases]  # how often 2 divides each side
     right, deeper = [min(pair) for pair in twos], [max(pair) for pair in twos]
     divisors, sizes = [gcd(*sides) for sides in cases], [int(log2(min(sides))) for sides in cases]
@@ -26,7 +26,7 @@ def check_deepest(fn: Callable[[int, int], int]) -> None:
         "only one side is looked at: a depth needs both sides to be divisible": AnyOf(zip(*twos, strict=True)),
     }
     n = next((n for n, depth in enumerate(depths) if depth != right[n]), 0)
-    shown = "{}x{} can be halved {} times without a remainder, {} came out".format(*cases[n], right[n], depths[n])
+    shown = "{}x{} can be halved {} times without a remainder, {:g} came out".format(*cases[n], right[n], depths[n])
     told(depths, right, mistakes, shown)
 
 
@@ -36,7 +36,7 @@ def check_paired_interval(fn: Callable[[Sequence[float], Sequence[float]], tuple
     a, b = [0.82, 0.78, 0.85, 0.80, 0.90], [0.80, 0.77, 0.81, 0.79, 0.83]
     answer = ask(fn, a, b, returns=tuple | list | np.ndarray, what="(mean, low, high)")
     assert len(answer) == 3, "three numbers are wanted: (mean, low, high)"
-    mean, low, high = (float(value) for value in answer)
+    mean, low, high = (as_number(value, "mean, low and high are one number each") for value in answer)
     d, n, right, quantile = np.subtract(a, b), len(a), compare.paired_interval(a, b), stats.t.ppf
     mistakes = {"the sign is reversed: a minus b": -right.mean, "the median came out: take the mean": np.median(d)}
     told(mean, right.mean, mistakes, f"the mean of a - b is {right.mean:.4g}, {mean:.4g} came out")
@@ -60,7 +60,7 @@ def check_paired_interval(fn: Callable[[Sequence[float], Sequence[float]], tuple
     }
     told((high - low) / 2 / error, t, mistakes, shown, tol=1e-4)
     wrong = "right for five pairs and wrong for three: let n be the number of pairs, also inside Student's t"
-    told([*fn(a[:3], b[:3])], compare.paired_interval(a[:3], b[:3]), {}, wrong)
+    told([as_number(one, wrong) for one in fn(a[:3], b[:3])], compare.paired_interval(a[:3], b[:3]), {}, wrong)
 
 
 class Device:
@@ -132,7 +132,7 @@ def check_resampled_means(fn: Callable[[np.ndarray, int, np.random.Generator], n
 def check_holm(fn: Callable[[Sequence[float]], Sequence[float]]) -> None:
     """`fn(p_values) -> adjusted`: Holm's correction, in the order of the p-values."""
     for given in ([0.04, 0.01, 0.03, 0.6], [0.9, 0.8, 0.7], [0.01, 0.02, 0.03]):
-        adjusted = [float(value) for value in ask(fn, given, returns=object, what="the adjusted p-values")]
+        adjusted = [as_number(value) for value in ask(fn, given, returns=object, what="the adjusted p-values")]
         assert len(adjusted) == len(given), f"{len(given)} p-values give as many adjusted ones, not {len(adjusted)}"
         assert max(adjusted) <= 1, f"{given} gives a probability of {max(adjusted):g}: a probability is at most 1"
         p, right, n = np.array(given), compare.holm(given), len(given)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.checks.machinery import as_check, ask, told
+from course_lib.checks.machinery import as_check, as_number, ask, told
 
 
 @as_check
@@ -139,7 +139,7 @@ def check_average_precision(fn: Callable[[Tensor, float], float]) -> None:
     """`fn(table, threshold)`: of the IoU of every found with every true nucleus, tp / (tp + fp + fn)."""
     table = torch.tensor([[0.9, 0.0, 0.1, 0.1], [0.0, 0.7, 0.1, 0.0], [0.0, 0.2, 0.5, 0.0]])  # 3 found, 4 true
     changed = "the table itself has changed: make a new tensor"
-    score = float(ask(fn, table, 0.5, returns=object, what="the score", changed=changed))
+    score = as_number(ask(fn, table, 0.5, returns=object, what="the score", changed=changed))
     shown = f"3 found, 4 true, two pairs above 0.5: tp 2, fp 1, fn 2; the score is 2/5, and yours is {score:.3f}"
     mistakes = {
         "a pair counts where its IoU is above the threshold, not where it is equal": 3 / 4,
@@ -152,11 +152,11 @@ def check_average_precision(fn: Callable[[Tensor, float], float]) -> None:
         "that is tp: divide by tp + fp + fn": 2,
     }
     told(score, 2 / 5, mistakes, shown)
-    strict = float(fn(table, 0.75))
+    strict = as_number(fn(table, 0.75))
     told(strict, 1 / 6, {}, f"at threshold 0.75 one pair is left, 1/6, and yours is {strict:.3f}")
     for empty, shape in (("nothing found, two true", (0, 2)), ("two found, none true", (2, 0))):
         try:
-            score = float(fn(torch.zeros(shape), 0.5))
+            score = as_number(fn(torch.zeros(shape), 0.5))
         except (IndexError, RuntimeError) as problem:
             raise AssertionError(f"with {empty} it stops: count `table > threshold`, which any table has") from problem
         told(score, 0, {}, f"with {empty} the score is 0, and yours is {score:.3f}")

@@ -51,7 +51,7 @@ def check_training_step(fn: Callable[[nn.Module, optim.Optimizer, Tensor, Tensor
         assert "modified by an inplace operation" not in str(problem), early
         assert "does not require grad" not in str(problem), cut
         raise
-    assert None not in losses, "it returns nothing: return the loss as a number"
+    assert all(loss is not None for loss in losses), "it returns nothing: return the loss as a number"
     tensors = [loss for loss in losses if isinstance(loss, Tensor)]
     assert not any(loss.requires_grad for loss in tensors), graph
     assert not tensors, "a tensor comes back: return loss.item(), a plain number"

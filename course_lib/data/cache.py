@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import NamedTuple
 from zipfile import ZipFile
 
@@ -176,14 +177,16 @@ def kept(path: Path, make: Callable[[], Arrays]) -> Arrays:
     lock = FileLock(path.with_name(f".{path.name}.lock"), mode=0o666)  # one room, one cache, many users
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.parent):  # what cannot be written is said now, and not after minutes of work
+            pass
+    except OSError as error:
+        raise _refused(path, error) from error
+    with suppress(NotImplementedError, OSError):  # Timeout is an OSError
         try:
             lock.acquire(timeout=0)
         except Timeout:
             print(f"another process makes {path.name}: waiting for it", file=sys.stderr, flush=True)
             lock.acquire(timeout=PATIENCE)
-    except (NotImplementedError, OSError) as error:  # Timeout is an OSError
-        if not os.access(path.parent, os.W_OK):  # said now, and not after minutes of work
-            raise _refused(path, error) from error
     try:
         if not (arrays := read(path)):  # else another process has made it meanwhile
             arrays, packed = make(), io.BytesIO()
@@ -198,10 +201,14 @@ def kept(path: Path, make: Callable[[], Arrays]) -> Arrays:
 
 
 def read(path: Path) -> Arrays | None:
-    """The arrays of a cache file; None where it is missing or damaged."""
+    """The arrays of a cache file; None where it is missing, damaged, or holds others than images, labels and ids."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
+            images, labels, ids = stored["images"], stored["labels"], stored["ids"]
+        n, height, width, _ = images.shape
+        fits = labels.shape in ((n, height, width), (n, *labels.shape[1:2], height, width)) and ids.shape == (n,)
+        kinds = images.dtype, labels.dtype, ids.dtype.kind
+        return {"images": images, "labels": labels, "ids": ids} if fits and kinds == (np.uint8, np.int32, "U") else None
     except Exception:  # damage shows in many ways (each array has a CRC-32), and all end in preparing anew
         return None
 

@@ -5,16 +5,30 @@ so they do what one process does, up to rounding. On CPUs, where torch has no su
 own part, as a training with smaller batches would, and the running statistics that are kept are the first one's.
 """
 
+import os
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from course_lib.errors import UserError
+
 
 def start() -> None:
-    """Join the processes that torchrun started; does nothing in an ordinary process."""
+    """Join the processes that torchrun started; does nothing in an ordinary process.
+    Raises UserError: what torchrun leaves in the environment is missing or wrong, or the others do not come.
+    """
     if dist.is_torchelastic_launched() and not dist.is_initialized():
-        dist.init_process_group()  # NCCL between GPUs, Gloo between CPUs
+        try:
+            if not 0 <= int(os.environ["RANK"]) < int(os.environ["WORLD_SIZE"]):
+                raise ValueError("RANK is not below WORLD_SIZE")
+            dist.init_process_group()  # NCCL between GPUs, Gloo between CPUs
+        except (KeyError, ValueError, RuntimeError) as problem:
+            reason = str(problem).partition("\n")[0]
+            raise UserError(
+                f"the processes cannot meet ({reason}): start all of them by one torchrun command"
+            ) from problem
         if torch.cuda.is_available():
             torch.cuda.set_device(dist.get_node_local_rank())
 

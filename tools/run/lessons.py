@@ -21,6 +21,7 @@ from tools.run.pages import lesson_page
 from tools.run.report import about, summary, write_pages
 from tools.run.sockets import unix_sockets
 
+PATHS = ("COURSE_DATA", "COURSE_RUNS", "COURSE_PROGRESS", "COURSE_RESULTS_DIR")  # and those that end in _ARCHIVE
 LONGEST_CELL = 3600  # seconds: a kernel that stands still fails its lesson, and the others still run
 
 
@@ -54,6 +55,7 @@ def execute(
     """
     from nbclient import NotebookClient
 
+    env = _absolute(env)
     if python is None:
         env = env | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))}
     memory: list[int | None] = [None]
@@ -79,6 +81,12 @@ def execute(
                     client.km.provisioner.process.kill()
                 raise
     return memory[-1]
+
+
+def _absolute(env: dict[str, str]) -> dict[str, str]:
+    """The environment with paths as they were meant where the command was typed: a kernel starts in another folder."""
+    paths = [name for name in env if name.startswith("COURSE_") and (name in PATHS or name.endswith("_ARCHIVE"))]
+    return env | {name: str(Path(env[name]).absolute()) for name in paths if env[name]}
 
 
 @contextmanager

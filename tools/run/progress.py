@@ -8,6 +8,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -87,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     named, files = parser.parse_args(argv).files, []
     for path in named:  # the shells of Windows hand "*.jsonl" over as it is
-        files += sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
+        here = path.parent.iterdir() if "*" in path.name and path.parent.is_dir() else ()
+        files += sorted(one for one in here if fnmatch(one.name, path.name)) if "*" in path.name else [path]
     if not files:
         raise UserError(f"no file is called {' or '.join(map(str, named))}: check the path")
     print(results.table(overview(files)))
