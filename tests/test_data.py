@@ -6,7 +6,9 @@ import random
 import subprocess
 import sys
 import threading
+import time
 import zipfile
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -333,7 +335,11 @@ def server(tmp_path, monkeypatch):
             self.send_response(200 if state["content"] else 404)
             self.send_header("Content-Length", str(len(state["content"])))
             self.end_headers()
-            self.wfile.write(state["content"])
+            self.wfile.write(state["content"][: state.get("stops")])
+            with suppress(OSError):  # until the one who waited has gone
+                while state.get("drips"):
+                    self.wfile.write(b"x")
+                    time.sleep(0.01)
 
         def log_message(self, *_):
             pass
@@ -381,6 +387,24 @@ def test_failed_downloads_leave_nothing(server, own_cache, monkeypatch, content,
         source = data.SOURCES["bbbc038"]._replace(url="http://127.0.0.1:1/stage1_train.zip")
         monkeypatch.setitem(data.SOURCES, "bbbc038", source)
     with pytest.raises(UserError, match=message):
+        load(download=True)
+    assert not [file for file in own_cache.rglob("*") if file.is_file() and file.suffix != ".lock"]
+
+
+def test_a_server_that_drips_is_left(server, own_cache, monkeypatch):
+    """A byte every hundredth of a second, so that no single read is late."""
+    monkeypatch.setattr(cache, "PATIENCE_A_READ", 0.5)
+    server |= {"drips": True, "stops": 0}
+    with pytest.raises(
+        UserError, match=r"could not be saved as .* \(less than 1000 bytes a second\): check the network"
+    ):
+        load(download=True)
+    assert not [file for file in own_cache.rglob("*") if file.is_file() and file.suffix != ".lock"]
+
+
+def test_a_connection_that_breaks_off_leaves_nothing(server, own_cache):
+    server["stops"] = 100
+    with pytest.raises(UserError, match=r"could not be saved as .* \(ConnectionError\): check the network"):
         load(download=True)
     assert not [file for file in own_cache.rglob("*") if file.is_file() and file.suffix != ".lock"]
 

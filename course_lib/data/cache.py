@@ -3,25 +3,31 @@
 Files are whole or absent, so any number of processes may share the folder.
 """
 
+import errno
 import hashlib
 import io
 import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import NamedTuple
+from time import monotonic
+from typing import Any, NamedTuple
 from zipfile import ZipFile
 
 import numpy as np
 from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
 
 from course_lib import files
 from course_lib.errors import UserError
 
 ARCHIVES = "course-archives"  # subfolder for what is downloaded
-PATIENCE = 15 * 60  # seconds; to fetch and prepare BBBC038 takes about one
+PATIENCE = 15 * 60  # seconds; to fetch and prepare BBBC038 takes about one minute
+PATIENCE_A_READ = 60  # seconds in which a server sends something
+SLOWEST = 1000  # bytes a second: BBBC038 would take a day
 MAX_ENTRY = 64 * 2**20  # bytes; the largest image of the data sets used here has 4 MB
 Arrays = dict[str, np.ndarray | list[str]]
 
@@ -114,7 +120,7 @@ def fetched(name: str, *, download: bool, progress: bool = True) -> Path:
     import pooch
 
     try:
-        downloader = pooch.HTTPDownloader(progressbar=progress, timeout=60)
+        downloader = partial(_download, progress=progress)
         pooch.retrieve(source.url, source.sha256 or None, path.name, path.parent, downloader=downloader)
         with suppress(OSError):  # of another user's file
             path.chmod(0o644)  # pooch makes it for one user, and a room shares it
@@ -128,6 +134,28 @@ def fetched(name: str, *, download: bool, progress: bool = True) -> Path:
         raise UserError(
             f"{source.url} sent a file with another SHA-256 than expected, which was removed: try again later"
         ) from error
+
+
+def _download(url: str, file: str, _: Any, *, progress: bool) -> None:
+    """As pooch's own, but a server that sends next to nothing is left, not only one that sends nothing.
+    Raises OSError, as requests does.
+    """
+    import requests
+    from urllib3.exceptions import HTTPError
+
+    with requests.get(url, stream=True, timeout=PATIENCE_A_READ) as response, Path(file).open("wb") as out:
+        response.raise_for_status()
+        size, read = int(response.headers.get("Content-Length", 0)), getattr(response.raw, "read1", response.raw.read)
+        began, got = monotonic(), 0
+        try:
+            with tqdm(total=size or None, unit="B", unit_scale=True, disable=not progress) as bar:
+                while piece := read(2**16):  # what has come, be it a byte
+                    got += out.write(piece)
+                    bar.update(len(piece))
+                    if (seconds := monotonic() - began) > PATIENCE_A_READ and got < SLOWEST * seconds:
+                        raise OSError(errno.ETIMEDOUT, f"less than {SLOWEST} bytes a second")
+        except HTTPError as problem:  # of urllib3: no OSError
+            raise ConnectionError from problem
 
 
 def sha256_of(path: Path) -> str:
