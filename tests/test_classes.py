@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
 from course_lib.losses import bce_dice, lovasz_hinge, soft_dice
 from course_lib.metrics import scores
+from course_lib.predict.export import export_onnx, model_card
 from course_lib.predict.setting import Setting
 from course_lib.train import Recipe, evaluate, fit
 
@@ -217,3 +219,55 @@ def test_two_channels_of_16_bits_by_the_command_line(tmp_path, capsys):
     capsys.readouterr()
     assert main([*words, "--out", str(tmp_path / "other")]) == 2
     assert "n9 has 2 channels and n3 has 3: give all images the same channels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_net_of_other_channels_is_scored_on_images_as_it_wants_them(tmp_path, capsys, channels):
+    """Grey images load as three equal channels: a net of one reads the same grey, one of four an opaque fourth."""
+    torch.manual_seed(0)
+    net = NestedUNet(in_channels=channels, widths=(2, 3))
+    torch.save(net.state_dict(), tmp_path / "bare.pth")
+    own = write(tmp_path / "own", "names", 5) / "one"
+    (own / "masks").parent.mkdir(parents=True)
+    shutil.copytree(tmp_path / "own/images", own / "images")
+    shutil.copytree(tmp_path / "own/masks/cell", own / "masks")
+    words = [
+        "evaluate",
+        "--model",
+        str(tmp_path / "bare.pth"),
+        "--inputs",
+        "scaled",
+        "--data",
+        str(own),
+        "--split",
+        "all",
+    ]
+    assert main([*words, "--device", "cpu", "--precision", "fp32"]) == 0
+    told = json.loads(capsys.readouterr().out)["metrics"]
+    part = data.join(data.load(own, 96, progress=False))
+    grey = part.images[:, :1]
+    net.inputs = "scaled"
+    seen = grey if channels == 1 else torch.cat([part.images, torch.full_like(grey, 255)], dim=1)
+    assert told == evaluate(net, part._replace(images=seen), setting=Setting("cpu"))
+
+
+def test_names_of_classes_are_in_the_card_and_in_the_onnx_file(tmp_path):
+    onnx = pytest.importorskip("onnx", reason="the extra 'export' is not installed")
+    net = NestedUNet(classes=3, widths=(2, 3))
+    facts, one = {"classes": list(NAMES), "data": "own"}, {"iou_pooled": 0.25, "dice_pooled": 0.4}
+    scores_of = {"val": one | {"classes": dict.fromkeys(NAMES, one)}}
+    card = model_card(net, facts, scores_of)
+    assert "| classes | cell, hole, rod |" in card and "| hole, iou_pooled | 0.2500 | not measured yet |" in card
+    assert "by section: 8 to 19 train" in model_card(net, facts | {"data": "vnc"}, {})
+    path = export_onnx(net, tmp_path / "net.onnx", facts=facts)
+    kept = {one.key: one.value for one in onnx.load(path).metadata_props}
+    assert kept["classes"] == "['cell', 'hole', 'rod']" and kept["inputs"] == "standardised"
+
+
+@pytest.mark.parametrize("inputs", ["scaled", "imagenet"])
+def test_an_onnx_file_prepares_its_images_as_the_net_wants_them(tmp_path, inputs):
+    pytest.importorskip("onnx", reason="the extra 'export' is not installed")
+    net = NestedUNet(widths=(2, 3))
+    net.inputs = inputs
+    export_onnx(net, tmp_path / "net.onnx")  # compares with PyTorch before it writes
+    assert inputs in model_card(net, {}, {})

@@ -22,6 +22,7 @@ from course_lib.predict.facts import metrics as metrics_of
 from course_lib.predict.maps import PREPARATIONS, QUIET, Head, inputs_of, probabilities, probability
 from course_lib.predict.setting import Setting, folded, unwrapped
 
+SPLITS = "by look and id: 60 % train, 20 % validation, 20 % test", "by section: 8 to 19 train, 4 to 7 val, 0 to 3 test"
 PREPARED = {
     "standardised": "it standardises each image, so give it whole ones: a tile of background alone would be all noise",
     "scaled": "by 255",
@@ -77,7 +78,7 @@ def model_card(net: NestedUNet, facts: dict[str, Any], metrics: dict[str, Any], 
         "classes": ", ".join(facts.get("classes") or [str(kept.config["classes"])]),
         "inputs": kept.inputs,
         "data": data and Path(data).absolute().name,
-        "split": data and "by look and id: 60 % train, 20 % validation, 20 % test (`data/README.md`)",
+        "split": data and SPLITS[data == "vnc"] + " (`data/README.md`)",
         "image size": size,
         "seed": facts.get("seed"),
     }
