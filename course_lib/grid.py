@@ -90,7 +90,7 @@ class NestedUNet(nn.Module):
             raise UserError(f"wiring {wiring!r} is unknown: choose one of {', '.join(SKIPS)}")
         in_channels, classes, *widths = sizes(in_channels, classes, *widths)
         if len(widths) < 2:
-            raise UserError(f"widths {tuple(widths)} make no grid: give two or more")
+            raise UserError(f"widths {tuple(widths)} make no grid: give two or more positive numbers")
         if wiring == "unet" and deep_supervision:
             raise UserError("wiring 'unet' has no decoder but the deepest to supervise: choose 'unet-e'")
         self.config = {

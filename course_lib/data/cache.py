@@ -141,7 +141,7 @@ def _download(url: str, file: str, _: Any, *, progress: bool) -> None:
     Raises OSError, as requests does.
     """
     import requests
-    from urllib3.exceptions import HTTPError
+    from requests.packages.urllib3.exceptions import HTTPError
 
     with requests.get(url, stream=True, timeout=PATIENCE_A_READ) as response, Path(file).open("wb") as out:
         response.raise_for_status()
