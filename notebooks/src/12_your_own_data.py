@@ -433,6 +433,14 @@ print(f"val IoU, the mean of both: {row['val_iou']:.3f}")
 for name, scores in evaluate(two, both.val, setting=setting)["classes"].items():
     print(f"{name:9} IoU {scores['iou_pooled']:.3f}")
 
+# %%
+part = large[:, :256, :256]
+found = predict(two, part, setting=setting).numpy() > 0.5
+figure, (axis,) = show.canvas(height=4.2)
+axis.imshow(apply.overlaid(part.permute(1, 2, 0).numpy(), found, both.val.classes))
+axis.set(xticks=[], yticks=[])
+show.display(figure, alt="Tissue: orange over the membranes, blue over the cells; their names below.")
+
 # %% [markdown]
 # One net, the same pixels, the same mistakes: a border that is off by one pixel costs a cell of hundreds of pixels little,
 # and a line of three pixels much. That is why we did not trust the high IoU. A score belongs to what it scores.
