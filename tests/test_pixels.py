@@ -1,13 +1,17 @@
 """Reading images and masks of all kinds, and resizing them exactly."""
 
 import io
+import struct
+import tracemalloc
+import zlib
 from collections import Counter
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
-from course_lib.data import meaning, pixels
+from course_lib.data import decode, meaning, pixels
 from course_lib.errors import UserError
 from tests.image_files import encoded, png_header, tif
 
@@ -322,3 +326,24 @@ def test_a_mask_with_grey_borders_is_refused():
     many = np.zeros((32, 32), np.uint8)
     many[::2, ::2] = np.arange(256).reshape(16, 16)  # 255 objects of one pixel are no such thing
     assert meaning.look_at(many, "m.png").doubt is None and meaning.label_mask(many, "m.png").max() == 255
+
+
+def test_a_strip_that_unpacks_to_more_than_the_image_is_not_unpacked(tmp_path, monkeypatch):
+    """A hundred million zeros where 4,096 are announced."""
+    data = bytearray(tif(np.zeros((64, 64), np.uint8), compression="zlib"))
+    bomb = zlib.compress(bytes(10**8), 9)
+    with tifffile.TiffFile(io.BytesIO(data)) as opened:
+        for name, value in (("StripOffsets", len(data)), ("StripByteCounts", len(bomb))):
+            tag = opened.pages.first.tags[name]
+            data[tag.offset + 2 : tag.offset + 4] = struct.pack("<H", 4)
+            data[tag.valueoffset : tag.valueoffset + 4] = struct.pack("<I", value)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"a\.png holds more than its header announces: get a fresh copy"):
+        pixels.read_image(bytes(data) + bomb, "a.png")
+    assert tracemalloc.get_traced_memory()[1] < 10**7
+    tracemalloc.stop()
+    monkeypatch.setattr(decode, "MAX_BYTES", 2**20)
+    with pytest.raises(
+        UserError, match=r"announces 600 x 600 pixels: cut it into tiles of at most 1 MiB \(8 bytes a pixel"
+    ):
+        pixels.read_image(tif(np.zeros((600, 600))), "a.png")

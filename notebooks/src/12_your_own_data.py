@@ -439,7 +439,9 @@ found = predict(two, part, setting=setting).numpy() > 0.5
 figure, (axis,) = show.canvas(height=4.2)
 axis.imshow(apply.overlaid(part.permute(1, 2, 0).numpy(), found, both.val.classes))
 axis.set(xticks=[], yticks=[])
-show.display(figure, alt="Tissue: orange over the membranes, blue over the cells; their names below.")
+show.display(
+    figure, alt="Tissue: orange over the membranes, blue over the cells; their names below."
+)
 
 # %% [markdown]
 # One net, the same pixels, the same mistakes: a border that is off by one pixel costs a cell of hundreds of pixels little,
