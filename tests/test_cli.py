@@ -383,3 +383,25 @@ def test_without_docstrings_and_asserts_everything_runs(tmp_path):
         done = subprocess.run(call, cwd=tmp_path, env=here, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "run/model.pt").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("predict --model MODEL pipe.png --out x", "pipe.png is not a file: check its name"),
+        ("evaluate --model pipe.png --data synthetic", "pipe.png is not there: give the path of a file"),
+        ("masks own", ""),
+        ("train --data own --out x", "masks/pipe.png is not a file: check its name"),
+        ("train --data bbbc038 --out x", "COURSE_BBBC038_ARCHIVE names pipe.png, which is not a file"),
+    ],
+)
+def test_a_pipe_is_not_waited_for(words, said, trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COURSE_BBBC038_ARCHIVE", "pipe.png")
+    write_folder("own", count=4, size=64)
+    for name in ("pipe.png", "own/images/pipe.png", "own/masks/pipe.png"):
+        os.mkfifo(name)
+    assert main(words.replace("MODEL", str(trained / "model.pt")).split()) == (2 if said else 1)
+    told = capsys.readouterr()
+    assert said in told.err and (said or "images/pipe.png  unreadable" in told.out)
