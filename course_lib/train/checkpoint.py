@@ -99,8 +99,8 @@ class Training(NamedTuple):
             if type(before) is not type(now) or before != now:
                 difference = f"{name} was {str(before)[:200]}, is {now}"
                 raise UserError(f"{path} is of another run ({difference}): repeat that run, or choose another path")
-        if not _is_rows(state.get("rows")) or (state["rows"] and (odd := self._odd(state))):
-            odd = "rows" if not _is_rows(state.get("rows")) else odd
+        odd = self._odd(state) if _is_rows(state.get("rows")) else "rows"
+        if odd and state.get("rows") != []:
             raise UserError(f"{path} is damaged: its {odd} cannot be of this training: delete it to begin anew")
         done = torch.tensor(len(state["rows"]), device=next(self.net.parameters()).device)
         if distributed.total(done) != len(state["rows"]) * distributed.size():
