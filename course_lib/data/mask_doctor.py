@@ -94,6 +94,7 @@ def examine(folder: str | Path, size: int = 96, *, classes: Sequence[str] | int 
     - *Twins.* Equal pixels; or images that `data.split` deals to different parts and that are nearly equal: the steps
       between neighbours on a 16 x 16 grid of area means correlate, so light does not count.
     - *Nuclei lost by resizing.* More than 5 % of all keep fewer than 4 pixels at `size`.
+
     Raises UserError: images/ or masks/ is missing, or a size that `data.load` refuses.
     """
     pairs, files = _diagnose(Path(folder), size, classes)
