@@ -333,6 +333,9 @@ def test_a_net_is_trained_and_scored_on_images_prepared_as_it_says(splits, input
     assert all((batch.mean() - prepared.mean()).abs() < 0.3 for batch in seen)
     whole = predict(net, splits.val.images[0], tile=8, overlap=4)
     direct = probability(net.eval()(as_input(splits.val.images[:1], inputs)))[0]
-    assert (whole - direct).abs().mean() < 0.2 and probabilities(net, splits.val.images[:1])[0].allclose(
-        direct, atol=1e-6
+    assert predict(net, splits.val.images[0]).allclose(direct, atol=1e-6)
+    assert (
+        net.prune(1).inputs == inputs
+        and (whole - direct).abs().mean() < 0.2
+        and probabilities(net, splits.val.images[:1])[0].allclose(direct, atol=1e-6)
     )
