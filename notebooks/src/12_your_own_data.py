@@ -434,9 +434,9 @@ for name, scores in evaluate(two, both.val, setting=setting)["classes"].items():
     print(f"{name:9} IoU {scores['iou_pooled']:.3f}")
 
 # %%
-part = large[:, :256, :256]
+part = large[:, :128, :128]
 found = predict(two, part, setting=setting).numpy() > 0.5
-figure, (axis,) = show.canvas(height=4.2)
+figure, (axis,) = show.canvas(height=3.0)
 axis.imshow(apply.overlaid(part.permute(1, 2, 0).numpy(), found, both.val.classes))
 axis.set(xticks=[], yticks=[])
 show.display(
