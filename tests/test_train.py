@@ -18,7 +18,7 @@ from course_lib.metrics import count, iou
 from course_lib.predict import as_input, predict, probabilities, probability
 from course_lib.predict.setting import Setting
 from course_lib.relatives import RELATIVES
-from course_lib.train import Recipe, augment, batches, evaluate, fit, one_cycle, validate
+from course_lib.train import Recipe, augment, batches, evaluate, fit, loop, one_cycle, validate
 from course_lib.train.checkpoint import load, save
 from tests.weights import same_weights
 
@@ -339,3 +339,20 @@ def test_a_net_is_trained_and_scored_on_images_prepared_as_it_says(splits, input
         and (whole - direct).abs().mean() < 0.2
         and probabilities(net, splits.val.images[:1])[0].allclose(direct, atol=1e-6)
     )
+
+
+@pytest.mark.parametrize("augmented", [True, False])
+def test_batches_made_together_are_those_made_one_by_one(splits, monkeypatch, augmented):
+    """As on a GPU, bit for bit, and the random numbers go on from the same place."""
+    made, states = [], []
+    for at_once in (1, 10, 24, 1024):
+        monkeypatch.setitem(loop.AT_ONCE, "cpu", at_once)
+        generator = torch.Generator().manual_seed(4)
+        made.append([pair for _ in range(2) for pair in batches(splits.train, 4, generator, augmented=augmented)])
+        states.append(generator.get_state())
+    for other in made[1:]:
+        assert len(other) == len(made[0]) == 2 * (len(splits.train.ids) // 4)
+        assert all(
+            torch.equal(a, b) for one, two in zip(made[0], other, strict=True) for a, b in zip(one, two, strict=True)
+        )
+    assert all(torch.equal(states[0], state) for state in states)

@@ -4,6 +4,7 @@ Whole batches at once, on their own device, image and mask together. What happen
 generator the caller passes in, so the same state gives the same batch on any device and any number of them.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ CONTRAST, BRIGHTNESS = 0.25, 0.15  # at most, for images in 0..1
 
 
 class Draw(NamedTuple):
-    """What happens to each of N images, on the CPU."""
+    """What happens to each of N images; drawn on the CPU."""
 
     flip: Tensor  # bool (N, 2): upside down, left to right
     turn: Tensor  # bool (N,): rows become columns; with the flips, every quarter turn
@@ -26,6 +27,10 @@ class Draw(NamedTuple):
     def part(self, which: slice) -> "Draw":
         """The same draw for a part of the batch."""
         return Draw(*(field[which] for field in self))
+
+    def to(self, device: torch.device) -> "Draw":
+        """The same draw on a device, where it need not be copied again."""
+        return Draw(*(field.to(device) for field in self))
 
 
 def draw(count: int, generator: Generator, *, channels: int = 3) -> Draw:
@@ -41,6 +46,11 @@ def draw(count: int, generator: Generator, *, channels: int = 3) -> Draw:
         gain=1 + CONTRAST * uniform(count, channels),
         offset=BRIGHTNESS * uniform(count, channels),
     )
+
+
+def join(draws: Sequence[Draw]) -> Draw:
+    """The draws of several batches as that of one."""
+    return Draw(*map(torch.cat, zip(*draws, strict=True)))
 
 
 def apply(images: Tensor, masks: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
@@ -68,8 +78,9 @@ def crop(batch: Tensor, drawn: Draw) -> Tensor:
     height, width = batch.shape[2:]
     reach = [int(SHIFT * side) for side in (height, width)]
     padded = F.pad(batch, (reach[1], reach[1], reach[0], reach[0]), mode="reflect")
-    start = (drawn.shift * torch.tensor([height, width])).trunc().long() + torch.tensor(reach)
-    down, right = start.to(batch.device)[:, :, None].unbind(1)  # (N, 1) each
+    shift = drawn.shift.to(batch.device)
+    start = (shift * shift.new_tensor([height, width])).trunc().long() + torch.tensor(reach, device=batch.device)
+    down, right = start[:, :, None].unbind(1)  # (N, 1) each
     rows = down + torch.arange(height, device=batch.device)  # (N, H)
     columns = right + torch.arange(width, device=batch.device)  # (N, W)
     image = torch.arange(len(batch), device=batch.device)[:, None, None]

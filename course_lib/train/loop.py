@@ -27,6 +27,7 @@ from course_lib.train import augment, distributed
 from course_lib.train.checkpoint import Training
 
 Row = dict[str, float]
+AT_ONCE = {"cuda": 1024}  # images that are changed at random together; on a CPU those of one batch
 WARM_UP = 0.2  # share of the steps in which the learning rate rises
 
 
@@ -140,16 +141,20 @@ def batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One pass in random order: images (B, C, S, S), prepared as `inputs` says, and masks (B, K, S, S), float32.
 
-    Order and changes come from `generator` (CPU). An incomplete last batch is left out. B is this process's part.
+    Order and changes come from `generator` (CPU). An incomplete last batch is left out. B is this process's part. On a
+    GPU many batches are made at once (AT_ONCE), so that none of them waits for what was drawn; they are the same ones.
     """
-    mine = distributed.my_part()
-    order = torch.randperm(len(split.images), generator=generator).to(split.images.device)
-    for chosen in order.split(batch_size)[: len(order) // batch_size]:
-        images, masks = split.images[chosen[mine]].float() / 255, split.masks[chosen[mine]].float()
+    mine, device, channels = distributed.my_part(), split.images.device, split.images.shape[1]
+    order = torch.randperm(len(split.images), generator=generator)
+    chosen = [batch[mine] for batch in order.split(batch_size)[: len(order) // batch_size]]
+    drawn = [augment.draw(batch_size, generator, channels=channels).part(mine) for _ in chosen if augmented]
+    many = max(1, AT_ONCE.get(device.type, 1) // batch_size)
+    for first in range(0, len(chosen), many):
+        which = torch.cat(chosen[first : first + many]).to(device)
+        images, masks = split.images[which].float() / 255, split.masks[which].float()
         if augmented:
-            drawn = augment.draw(batch_size, generator, channels=images.shape[1])
-            images, masks = augment.apply(images, masks, drawn.part(mine))
-        yield PREPARATIONS[inputs](images), masks
+            images, masks = augment.apply(images, masks, augment.join(drawn[first : first + many]).to(device))
+        yield from zip(*(part.split(len(chosen[0])) for part in (PREPARATIONS[inputs](images), masks)), strict=True)
 
 
 @torch.no_grad()
