@@ -29,11 +29,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.recorded import Recorded
 from course_lib.files import write
 from course_lib.grid import NestedUNet
 from course_lib.losses import bce_dice, deep_supervision
 from course_lib.measure import macs
+from course_lib.predict.recorded import Recorded
 from course_lib.predict.setting import folded
 from course_lib.results import as_json, machine, store, table
 from tools.command import command

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from benchmarks.gpu_day import roofline, shares
-from benchmarks.recorded import Recorded
 from course_lib.errors import UserError
+from course_lib.predict.recorded import Recorded
 from tools.checkout import ROOT
 
 

@@ -81,3 +81,12 @@ def test_fast_is_a_setting_of_this_machine():
     fast = Setting.fast("cpu")
     assert fast.device == "cpu" and fast.channels_last and fast.fold and not fast.compile
     assert fast.precision in ("fp32", "bf16")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_nothing_is_recorded_without_a_gpu():
+    for device in ("cpu", "auto"):
+        with pytest.raises(
+            UserError, match=f"record needs an NVIDIA GPU, and device '{device}' is none here: leave record"
+        ):
+            Setting(device, record=True)

@@ -229,11 +229,32 @@ def test_a_plain_net_that_returns_one_tensor_trains_too(splits):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@pytest.mark.parametrize("record", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_training_on_a_gpu_learns_the_squares(splits, precision):
+def test_training_on_a_gpu_learns_the_squares(splits, precision, record):
     rows = list(fit(make(), splits, epochs=20, recipe=Recipe(batch_size=4, lr=1e-2),
-                    setting=Setting("cuda", precision, channels_last=True)))  # fmt: skip
+                    setting=Setting("cuda", precision, channels_last=True, record=record)))  # fmt: skip
     assert rows[-1]["val_iou"] > 0.8
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_recorded_training_is_eager_training_and_goes_on(splits, tmp_path, monkeypatch):
+    """With deterministic kernels the weights are equal bit for bit, also behind a stop."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    recorded, path, nets = Setting("cuda", record=True), tmp_path / "c.pt", []
+    for setting in (Setting("cuda"), recorded):
+        nets.append(make())
+        list(fit(nets[-1], splits, epochs=4, recipe=Recipe(batch_size=4), setting=setting))
+    assert same_weights(*nets)
+    next(fit(make(), splits, epochs=4, recipe=Recipe(batch_size=4), setting=recorded, checkpoint=path))
+    stopped = make()
+    list(fit(stopped, splits, epochs=4, recipe=Recipe(batch_size=4), setting=recorded, checkpoint=path))
+    torch.use_deterministic_algorithms(False)
+    assert same_weights(stopped, nets[1])
+    maps = [probabilities(nets[1], splits.val.images, setting=setting) for setting in (Setting("cuda"), recorded)]
+    assert maps[0].allclose(maps[1], atol=1e-5)
 
 
 class Weighted(nn.Module):

@@ -2,7 +2,9 @@
 
 import copy
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from course_lib.errors import UserError
 from course_lib.grid import VGGBlock
+from course_lib.predict.recorded import PerShape
 
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -25,6 +28,7 @@ class Setting:
         channels_last: store the channels of a pixel side by side (NHWC).
         compile: fuse operations with torch.compile; the first step then takes tens of seconds.
         fold: for inference alone: norms are folded into the convolutions before them (`folded`).
+        record: on a GPU, hand all kernels of a step over in one call (`recorded.Recorded`): for small batches.
     """
 
     device: str = "auto"
@@ -32,10 +36,13 @@ class Setting:
     channels_last: bool = False
     compile: bool = False
     fold: bool = False
+    record: bool = False
 
     def __post_init__(self):
         if self.precision not in FORMATS:
             raise UserError(f"precision {self.precision!r} is unknown: choose one of {', '.join(FORMATS)}")
+        if self.record and torch_device(self.device).type != "cuda":
+            raise UserError(f"record needs an NVIDIA GPU, and device {self.device!r} is none here: leave record out")
 
     @classmethod
     def fast(cls, device: str = "auto") -> "Setting":
@@ -55,11 +62,12 @@ class Setting:
         """The net, with its operations fused where `compile` asks for it."""
         return torch.compile(net) if self.compile else net
 
-    def for_inference(self, net: nn.Module) -> nn.Module:
-        """The net in evaluation mode, placed, and compiled where asked for: a copy where `fold` is on, else itself."""
-        return self.compiled(self.place(folded(net) if self.fold else net.eval()))
+    def for_inference(self, net: nn.Module) -> Callable[[Tensor], list[Tensor]]:
+        """The net in evaluation mode, placed, compiled and recorded where asked for: a copy where `fold` is on."""
+        model = self.compiled(self.place(folded(net) if self.fold else net.eval()))
+        return PerShape(model) if self.record else model
 
-    def forward(self, net: nn.Module, images: Tensor) -> list[Tensor]:
+    def forward(self, net: Callable[[Tensor], Any], images: Tensor) -> list[Tensor]:
         """Images (N, C, H, W), floats on the device -> the logits of each head, a list also where it is one."""
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)

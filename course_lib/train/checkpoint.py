@@ -108,6 +108,10 @@ class Training(NamedTuple):
         if state["rows"]:
             for name in ("net", "optimiser", "schedule", "scaler"):
                 getattr(self, name).load_state_dict(state[name])
+            for group in self.optimiser.param_groups:  # a recorded step reads the rate where the weights lie
+                group["lr"] = (
+                    group["lr"].to(group["params"][0].device) if isinstance(group["lr"], Tensor) else group["lr"]
+                )
             self.generator.set_state(state["generator"])
             self.net.eval()
         return state["rows"]

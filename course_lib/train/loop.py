@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import cos, pi
@@ -22,6 +22,7 @@ from course_lib.measure import parameters
 from course_lib.metrics import Counts, count, dice, iou, scores
 from course_lib.predict import PREPARATIONS, Head, as_input, inputs_of, probabilities, probability, unwrapped
 from course_lib.predict.facts import plain
+from course_lib.predict.recorded import Recorded
 from course_lib.predict.setting import Setting, torch_device
 from course_lib.train import augment, distributed
 from course_lib.train.checkpoint import Training
@@ -82,7 +83,7 @@ def fit(
     recipe = replace(recipe, batch_size=_batch_size(net, train.images.shape, recipe.batch_size))
     model = setting.compiled(setting.place(net))
     learner = distributed.parallel(model)
-    optimiser = make_optimiser(net, recipe)
+    optimiser = make_optimiser(net, recipe, record=setting.record)
     steps = epochs * (len(train.ids) // recipe.batch_size)
     schedule = LambdaLR(optimiser, lambda step: one_cycle(step / steps))
     scaler = torch.amp.GradScaler(device.type, init_scale=2.0**10, enabled=setting.precision == "fp16")
@@ -90,10 +91,12 @@ def fit(
 
     rows = training.resume(checkpoint, run) if checkpoint is not None else []
     yield from rows
+    step = _step_of(learner, training, recipe, setting)
     for epoch in range(len(rows) + 1, epochs + 1):
         started = time.perf_counter()
         try:
-            losses, lr = _epoch(learner, train, training, recipe, setting)
+            learner.train()
+            losses, lr = _epoch(step, train, training, recipe)
             counts = validate(model, val, setting)
         except torch.OutOfMemoryError as problem:
             raise UserError(f"the GPU's memory is full: use a batch_size below {recipe.batch_size}") from problem
@@ -104,29 +107,44 @@ def fit(
         yield rows[-1]
 
 
-def _epoch(model: nn.Module, part: Split, training: Training, recipe: Recipe, setting: Setting) -> tuple[Tensor, float]:
-    """One pass of training: the loss of every step, and the learning rate of the last."""
-    net, optimiser, schedule, scaler, generator = training
-    loss_of, losses = deep_supervision(recipe.loss), []
-    model.train()
-    drawn = batches(part, recipe.batch_size, generator, augmented=recipe.augment, inputs=inputs_of(net))
-    for images, masks in drawn:
+def _step_of(model: nn.Module, training: Training, recipe: Recipe, setting: Setting) -> Callable[..., Tensor]:
+    """A step of training: images and masks of a batch -> the loss. Where it is recorded the next one overwrites it."""
+    _, optimiser, _, scaler, _ = training
+    loss_of = deep_supervision(recipe.loss)
+
+    def step(images: Tensor, masks: Tensor) -> Tensor:
         loss = loss_of(setting.forward(model, images), masks)
         optimiser.zero_grad()
         scaler.scale(loss).backward()
         scaler.step(optimiser)
         scaler.update()
+        return loss.detach()
+
+    if setting.record and distributed.size() > 1:
+        raise UserError("a step of several processes cannot be recorded: leave record out")
+    return Recorded(step) if setting.record else step
+
+
+def _epoch(step: Callable[..., Tensor], part: Split, training: Training, recipe: Recipe) -> tuple[Tensor, float]:
+    """One pass of training: the loss of every step, and the learning rate of the last."""
+    net, _, schedule, _, generator = training
+    losses, lr = [], 0.0
+    for images, masks in batches(part, recipe.batch_size, generator, augmented=recipe.augment, inputs=inputs_of(net)):
+        losses.append(step(images, masks).clone())
         lr = schedule.get_last_lr()[0]
         schedule.step()
-        losses.append(loss.detach())
     distributed.share_statistics(net)
-    return torch.stack(losses), lr
+    return torch.stack(losses), float(lr)
 
 
-def make_optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW as the recipe says; on a GPU fused into one call, the fastest step measured (benchmarks/README.md)."""
-    fused = True if next(net.parameters()).is_cuda else None
-    return torch.optim.AdamW(net.parameters(), recipe.lr, eps=recipe.eps, weight_decay=recipe.weight_decay, fused=fused)
+def make_optimiser(net: nn.Module, recipe: Recipe, *, record: bool = False) -> torch.optim.Optimizer:
+    """AdamW as the recipe says; on a GPU fused into one call, the fastest step measured (benchmarks/README.md).
+    For a recorded step the learning rate is a tensor there, because a recording knows places and no numbers.
+    """
+    device = next(net.parameters()).device
+    lr = torch.tensor(recipe.lr, device=device) if record else recipe.lr
+    options = {"fused": True if device.type == "cuda" else None, "capturable": record}
+    return torch.optim.AdamW(net.parameters(), lr, eps=recipe.eps, weight_decay=recipe.weight_decay, **options)
 
 
 def one_cycle(progress: float) -> float:

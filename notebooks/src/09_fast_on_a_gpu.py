@@ -495,7 +495,7 @@ print(
 # channels of a pixel. Channels last mends that. With half precision beside it the kernels need 8.9 ms, and the step still
 # takes 25.4: now the GPU waits for Python, which hands over a thousand kernels one by one.
 #
-# Recorded as one **CUDA graph** (`benchmarks/recorded.py`) the same kernels are handed over in one call. The step takes 9.2 ms,
+# Recorded as one **CUDA graph** (`Setting(record=True)`) the same kernels are handed over in one call. The step takes 9.2 ms,
 # 2.94 times as fast as plain fp32. With deterministic kernels, 20 recorded steps leave the weights of 20 others bit for
 # bit. In plain fp32 the graph gains next to nothing, for there nobody waited. And where calls are what one waits for,
 # larger batches pay: in the first table 0.42 ms an image in a batch of 256, 5.78 in one of 8.

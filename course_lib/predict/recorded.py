@@ -22,8 +22,7 @@ class Recorded:
     GPU (no `.item()`); what changes between calls must change in place: weights, the optimiser's moments
     (`capturable=True`), the learning rate as a tensor. The answer lies at one place; the next call overwrites it.
 
-    Raises:
-        UserError: there is no GPU.
+    Raises UserError: there is no GPU.
     """
 
     def __init__(self, step: Callable[..., Any]):
@@ -53,3 +52,16 @@ class Recorded:
             answer = self.step(*inputs)
         torch.cuda.current_stream().wait_stream(side)
         return answer
+
+
+class PerShape:
+    """`net(images)`, recorded once for each shape of images that comes; the logits lie where the next call writes."""
+
+    def __init__(self, net: Callable[[Tensor], Any]):
+        self.net, self.steps = net, {}
+
+    def __call__(self, images: Tensor) -> Any:
+        key = images.shape, images.stride(), images.dtype
+        if key not in self.steps:
+            self.steps[key] = Recorded(self.net)
+        return self.steps[key](images)
