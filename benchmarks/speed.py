@@ -81,7 +81,7 @@ def finish() -> None:
 
 
 def training_step(
-    setting: Setting, net: nn.Module, images: Tensor, *, fused: bool = False, graph: bool = False, search: bool = False
+    setting: Setting, net: nn.Module, images: Tensor, *, fused: bool | None = None, graph: bool = False, search: bool = False
 ) -> Case:
     """Forward, loss on all heads, backward, AdamW.
 
