@@ -81,7 +81,13 @@ def finish() -> None:
 
 
 def training_step(
-    setting: Setting, net: nn.Module, images: Tensor, *, fused: bool | None = None, graph: bool = False, search: bool = False
+    setting: Setting,
+    net: nn.Module,
+    images: Tensor,
+    *,
+    fused: bool | None = None,  # None: PyTorch's own choice, all tensors at once on a GPU; False loops over them
+    graph: bool = False,
+    search: bool = False,
 ) -> Case:
     """Forward, loss on all heads, backward, AdamW.
 
