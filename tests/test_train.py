@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from course_lib.data import split
 from course_lib.errors import UserError
-from course_lib.grid import NestedUNet
+from course_lib.grid import NestedUNet, VGGBlock
 from course_lib.losses import bce_dice, lovasz_hinge
 from course_lib.metrics import count, iou
 from course_lib.predict import as_input, predict, probabilities, probability
@@ -296,6 +296,20 @@ def test_another_forward_is_another_run(splits, tmp_path):
     Mine.forward = lambda self, x: 2 * nn.Conv2d.forward(self, x)
     with pytest.raises(UserError, match=r"is of another run \(net was Mine"):
         next(fit(Mine(3, 1, 3, padding=1), splits, epochs=1, checkpoint=path))
+
+
+def test_another_block_of_the_same_weights_is_another_run(splits, tmp_path):
+    class Block(VGGBlock):
+        def forward(self, x):
+            return self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+
+    class Mine(NestedUNet):
+        block = Block
+
+    list(fit(Mine(widths=WIDTHS), splits, epochs=1, checkpoint=tmp_path / "c.pt"))
+    Block.forward = lambda self, x: VGGBlock.forward(self, x)
+    with pytest.raises(UserError, match=r"is of another run \(net was Mine"):
+        next(fit(Mine(widths=WIDTHS), splits, epochs=1, checkpoint=tmp_path / "c.pt"))
 
 
 def test_numbers_of_numpy_train_and_go_on(splits, tmp_path):

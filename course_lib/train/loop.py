@@ -242,8 +242,8 @@ def _describe(net: nn.Module, splits: Splits, epochs: int, recipe: Recipe, setti
     kind = (
         f"{type(inner).__name__} of {parameters(inner)} parameters, {getattr(inner, 'config', {})}, {inputs_of(inner)}"
     )
-    known = type(inner).__module__.startswith("course_lib.")  # whose code is known by the version of the course
-    kind += "" if known else f", {_name_of(type(inner).forward)}"
+    own = [part for part in inner.modules() if not type(part).__module__.startswith(("course_lib.", "torch."))]
+    kind += "".join(f", {name}" for name in sorted({_name_of(type(part).forward) for part in own}))
     recipe_of = {name: value for name, value in vars(recipe).items() if name != "loss"}
     return {"net": kind, "data": data, "epochs": epochs} | recipe_of | asdict(setting) | {"loss": _name_of(recipe.loss)}
 
