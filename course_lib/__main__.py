@@ -170,13 +170,17 @@ def score(options: argparse.Namespace) -> None:
     """Score a model on one part of a data set, or on all of it: JSON on stdout."""
     net, facts = _model(options)
     of_nuclei = options.data == "synthetic" or (options.data in data.SOURCES and options.data != "vnc")
-    named = None if of_nuclei else facts.get("classes")
+    count = net.config["classes"] if net.config["classes"] > 1 else None
+    named = None if of_nuclei else facts.get("classes", count)
+    if facts["shrink"] > 1 and options.data != "vnc":
+        raise UserError(f"{options.model} is of images made {facts['shrink']} times smaller: evaluate it on vnc")
     splits = data.load(options.data, facts["size"], classes=named, tiles=facts["tiles"] and options.data != "synthetic")
     part = data.join(splits) if options.split == "all" else getattr(splits, options.split)
     if len(part.classes) != net.config["classes"]:
         there = f"{options.data} shows {len(part.classes)} class(es)"
         raise UserError(f"{there}, and {options.model} tells {net.config['classes']} apart: choose data of its classes")
-    images = pixels.as_channels(part.images.movedim(1, -1).numpy(), net.config["in_channels"], str(options.data))
+    images, fourth = part.images.movedim(1, -1).numpy(), net.inputs != "standardised"
+    images = pixels.as_channels(images, net.config["in_channels"], str(options.data), fourth=fourth)
     part = part._replace(images=torch.from_numpy(images).movedim(-1, 1).contiguous())
     metrics = evaluate(net, part, head=options.head, setting=_setting(options))
     if options.instances:
@@ -184,8 +188,10 @@ def score(options: argparse.Namespace) -> None:
         labels = part.labels if part.labels.ndim == 4 else part.labels[:, None]
         for k, name in enumerate(part.classes):
             found = instance_scores(maps[:, k : k + 1], labels[:, k], scale=options.scale)
-            (metrics["classes"][name] if len(part.classes) > 1 else metrics).update(found)
+            if (of_class := metrics["classes"][name] if len(part.classes) > 1 else metrics) is not None:
+                of_class.update(found)
     report = {"data": str(options.data), "split": options.split, "images": len(part.ids), "head": options.head}
+    report |= {"size": facts["size"], "tiles": facts["tiles"]}
     print(json.dumps(report | {"metrics": metrics}, indent=1))
 
 
@@ -201,6 +207,9 @@ def predict_files(options: argparse.Namespace) -> None:
     size = None if options.native or facts["tiles"] else facts["size"]
     several = net.config["classes"] > 1
     names = facts.get("classes") or [str(k + 1) for k in range(net.config["classes"])]
+    written = Counter(f"{path.stem}_{name}".casefold() for path in paths for name in names if several)
+    if twice := [name for name, times in written.items() if times > 1]:
+        raise UserError(f"files called {twice[0]} would be of two images: predict them apart")
     counts, nuclei = (Table(out / f"{name}.csv", (*columns, *["class"] * several), paths) for name, columns in TABLES)
     for path in paths:
         applied = apply_to(path, net, size=size, shrink=facts["shrink"], head=options.head, setting=setting)
@@ -233,7 +242,7 @@ def _write_maps(stem: Path, applied: Applied, probability: np.ndarray, scale: fl
 
 def export(options: argparse.Namespace) -> None:
     """Write a model as an ONNX file, compared with PyTorch first, and a model card (.md) beside it."""
-    net, facts = checkpoint.load_model(options.model)
+    net, facts = checkpoint.load_model(options.model, options.inputs)
     if Path(options.out).suffix != ".onnx":
         raise UserError(f"{options.out} does not end in .onnx: choose a name that does")
     scores = Path(options.model).with_name("metrics.json")
@@ -254,9 +263,15 @@ def _setting(options: argparse.Namespace) -> Setting:
 
 
 def _model(options: argparse.Namespace) -> tuple[NestedUNet, dict[str, Any]]:
-    """The model and its facts, with what is missing filled in."""
+    """The model and its facts; what its file does not say must be said by options."""
     net, facts = checkpoint.load_model(options.model, options.inputs)
-    return net, {"size": 96, "tiles": False, "shrink": 1} | {key: one for key, one in facts.items() if one is not None}
+    facts = {key: value for key, value in facts.items() if value is not None}
+    if options.size and facts.get("size", options.size) != options.size:
+        raise UserError(f"{options.model} says that its size is {facts['size']}, not {options.size}: leave --size out")
+    if not (options.size or "size" in facts or getattr(options, "native", False)):
+        text = "does not say at which size its net was trained"
+        raise UserError(f"{options.model} {text}: say it with --size, and with --tiles if images were cut")
+    return net, {"size": options.size, "tiles": options.tiles, "shrink": 1} | facts
 
 
 def _as_png(picture: np.ndarray) -> bytes:
@@ -297,10 +312,13 @@ WIDTH = _number(int, lambda n: 0 < n <= 2**20, f"a number of channels from 1 to 
 REAL = _number(float, lambda x: 0 < x <= 1e30, "a number above zero, up to 1e30")
 SCALE = _number(float, lambda x: 0 < x <= 1000, "a number above zero, up to 1000")
 COMPUTING = ("--device", "--precision")
+FROM_FILE = ("--model", "--inputs", "--size", "--tiles")
 SHARED = {  # options of several commands
     "--model": {"required": True},
     "--out": {"required": True, "metavar": "DIR"},
     "--inputs": {"choices": list(PREPARATIONS), "help": "how images are prepared, where the file does not say it"},
+    "--size": {"type": COUNT, "help": "side of the images it was trained on, where the file does not say it"},
+    "--tiles": {"action": "store_true", "help": "that they were cut into tiles, where the file does not say it"},
     "--head": {"type": _head, "default": "mean", "help": "mean, or a level 1, 2, 3 ..."},
     "--scale": {"type": SCALE, "default": 1, "help": "with --instances: 2 where objects are cut in two, and so on"},
     "--device": {"default": "auto", "help": "auto, cpu, cuda"},
@@ -349,19 +367,34 @@ def _parser() -> argparse.ArgumentParser:
     option("--batch-size", type=COUNT, default=Recipe.batch_size, help="over all processes together")
     option("--lr", type=REAL, default=Recipe.lr, help="highest learning rate")
     option("--seed", type=SEED, default=0)
-    option = add("evaluate", score, "--model", "--inputs", "--head", "--scale", *COMPUTING)
+    _add_uses(add)
+    return parser
+
+
+def _add_uses(add: Callable) -> None:
+    """The commands that use a model."""
+    option = add("evaluate", score, *FROM_FILE, "--head", "--scale", *COMPUTING)
     option("--data", required=True, metavar="NAME|FOLDER")
     option("--split", default="test", choices=["train", "val", "test", "all"])
     option("--instances", action="store_true", help="also score nuclei one by one: average precision")
     option = add(
-        "predict", predict_files, "--model", "--inputs", "--out", "--head", "--scale", "--device", "--precision"
+        "predict",
+        predict_files,
+        "--model",
+        "--inputs",
+        "--size",
+        "--tiles",
+        "--out",
+        "--head",
+        "--scale",
+        "--device",
+        "--precision",
     )
     option("images", nargs="+", metavar="IMAGE")
     option("--instances", action="store_true", help="also number the nuclei, touching ones apart")
-    option("--native", action="store_true", help="keep the image's resolution; so does a model of --tiles")
+    option("--native", action="store_true", help="keep the image's resolution, as --tiles does (vnc halves it)")
     option = add("export", export, "--model", "--inputs", "--head")
     option("--out", required=True, metavar="FILE.onnx")
-    return parser
 
 
 if __name__ == "__main__":

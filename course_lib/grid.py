@@ -91,6 +91,8 @@ class NestedUNet(nn.Module):
         in_channels, classes, *widths = sizes(in_channels, classes, *widths)
         if len(widths) < 2:
             raise UserError(f"widths {tuple(widths)} make no grid: give two or more positive numbers")
+        if not isinstance(deep_supervision, bool):
+            raise UserError(f"deep_supervision is {deep_supervision!r}: give True or False")
         if wiring == "unet" and deep_supervision:
             raise UserError("wiring 'unet' has no decoder but the deepest to supervise: choose 'unet-e'")
         self.config = {

@@ -57,12 +57,15 @@ def boundary_iou(predicted: Tensor, true: Tensor, *, width: int = 2) -> Tensor:
 def scores(predicted: Tensor, true: Tensor, *, classes: Sequence[str] = ()) -> dict[str, Any]:
     """Every mask score of a data set, each under its full name. Masks (N, K, H, W).
 
-    Of K > 1 classes, the means over classes, and each class's own scores under "classes" by its name in `classes`.
+    Of K > 1 classes, each class's own scores under "classes" by its name in `classes`, None for one that `true` shows
+    nowhere, and the means over the others.
     """
     if true.shape[1] > 1:
         names = classes or [str(number) for number in range(1, true.shape[1] + 1)]
         each = {name: scores(predicted[:, k : k + 1], true[:, k : k + 1]) for k, name in enumerate(names)}
-        means = {key: fmean(one[key] for one in each.values()) for key in next(iter(each.values()))}
+        each = {name: one if true[:, k].any() else None for k, (name, one) in enumerate(each.items())}
+        shown = [one for one in each.values() if one]
+        means = {key: fmean(one[key] for one in shown) for key in shown[0]} if shown else {}
         return means | {"classes": each}
     counts = count(predicted, true)
     return {

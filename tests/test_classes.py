@@ -20,6 +20,7 @@ from course_lib.metrics import scores
 from course_lib.predict.export import export_onnx, model_card
 from course_lib.predict.setting import Setting
 from course_lib.train import Recipe, evaluate, fit
+from course_lib.train.checkpoint import load_model, save_model
 
 NAMES = ("cell", "hole", "rod")
 H, W = 48, 64
@@ -130,7 +131,7 @@ def test_the_doctor_knows_classes(tmp_path):
     ]
     mask_doctor.mend(numbers, tmp_path / "mended", 32, classes=NAMES)
     assert (np.asarray(Image.open(tmp_path / "mended/masks/n02.png")) == picture(2)[1]).all()
-    with pytest.raises(UserError, match="mend a copy with one of them at a time"):
+    with pytest.raises(UserError, match="mend one of them at a time, by its name"):
         mask_doctor.mend(tmp_path / "names", tmp_path / "no", 32, classes=NAMES)
 
 
@@ -237,6 +238,8 @@ def test_a_net_of_other_channels_is_scored_on_images_as_it_wants_them(tmp_path, 
         str(tmp_path / "bare.pth"),
         "--inputs",
         "scaled",
+        "--size",
+        "96",
         "--data",
         str(own),
         "--split",
@@ -271,3 +274,61 @@ def test_an_onnx_file_prepares_its_images_as_the_net_wants_them(tmp_path, inputs
     net.inputs = inputs
     export_onnx(net, tmp_path / "net.onnx")  # compares with PyTorch before it writes
     assert inputs in model_card(net, {}, {})
+
+
+def test_a_class_that_shows_nowhere_is_named_and_lifts_no_mean(tmp_path):
+    write(tmp_path / "own", "numbers", 5)
+    with pytest.raises(UserError, match=r"no mask holds anything of dot that shows at 32 x 32: check the masks"):
+        data.load(tmp_path / "own", 32, classes=(*NAMES, "dot"), progress=False)
+    images, labels = np.zeros((5, 16, 16, 3), np.uint8), np.zeros((5, 2, 16, 16), np.int32)
+    labels[:, 0], ids = 1, ["a", "b", "c", "d", "e"]
+    train = data.split(images, labels[:, 0], ids=ids).train.ids
+    labels[[n for n, id in enumerate(ids) if id not in train], 1] = 1
+    with pytest.raises(UserError, match="no image of the training part shows rod: add images that do"):
+        data.split(images, labels, ids=ids, classes=("cell", "rod"))
+    true = torch.zeros(3, 2, 8, 8, dtype=torch.bool)
+    true[:, 0, :4] = True
+    found = scores(true, true.roll(1, 2) & true.any(1, keepdim=True).roll(0), classes=("cell", "rod"))
+    assert found["classes"]["rod"] is None and found["iou_pooled"] == found["classes"]["cell"]["iou_pooled"] < 1
+
+
+def test_what_only_the_owner_can_know_is_not_guessed(tmp_path):
+    own = write(tmp_path / "own", "numbers", 5)
+    colours = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
+    save(own / "masks/n01.png", colours[picture(1)[1]])
+    [first, *_] = mask_doctor.examine(own, 32, classes=NAMES)
+    assert (first.file, first.problem) == ("masks/n01.png", "unreadable")
+    assert "which colour is which class only you know" in first.detail
+    for n in range(4):
+        save(tmp_path / f"each/i{n}/images/i{n}.png", picture(n)[0])
+        save(tmp_path / f"each/i{n}/masks/0.png", np.uint8(picture(n)[1] == 3) * 255)
+    with pytest.raises(UserError, match="has one mask an object, which tells no classes apart: name one at most"):
+        data.load(tmp_path / "each", 32, classes=NAMES, progress=False)
+    assert data.load(tmp_path / "each", 32, classes=("rod",), progress=False).train.classes == ("rod",)
+    mask_doctor.mend(write(tmp_path / "names", "names", 5), tmp_path / "rods", 32, classes=("rod",))
+    assert (np.asarray(Image.open(tmp_path / "rods/masks/n02.png")) > 0).sum() == (picture(2)[1] == 3).sum()
+
+
+def test_files_of_two_images_do_not_overwrite_each_other(tmp_path, capsys):
+    net = NestedUNet(classes=2, widths=(2, 3))
+    save_model(net, tmp_path / "model.pt", size=32, classes=["cell", "dark_cell"])
+    for name in ("x", "x_dark"):
+        save(tmp_path / f"{name}.png", picture(0)[0])
+    words = ["predict", "--model", str(tmp_path / "model.pt"), "--out", str(tmp_path / "out")]
+    assert main([*words, str(tmp_path / "x.png"), str(tmp_path / "x_dark.png")]) == 2
+    assert "files called x_dark_cell would be of two images: predict them apart" in capsys.readouterr().err
+    for names in (["x/../../escaped", "b"], ["a", "a"], ["A", "a"], ["a\0b", "c"], ["a" * 300, "b"]):
+        with pytest.raises(UserError, match="that is not a list of names"):
+            save_model(net, tmp_path / "other.pt", classes=names)
+    save_model(net, tmp_path / "three.pt", classes=["a", "b", "c"])
+    with pytest.raises(UserError, match=r"three\.pt names 3 class\(es\) of 2: save it anew"):
+        load_model(tmp_path / "three.pt")
+
+
+def test_a_model_of_halved_sections_says_so_everywhere(tmp_path, capsys):
+    save_model(NestedUNet(widths=(2, 3)), tmp_path / "model.pt", size=32, tiles=True, shrink=2, data="vnc")
+    own = write(tmp_path / "own", "names", 5)
+    assert main(["evaluate", "--model", str(tmp_path / "model.pt"), "--data", str(own)]) == 2
+    assert "is of images made 2 times smaller: evaluate it on vnc" in capsys.readouterr().err
+    card = model_card(*load_model(tmp_path / "model.pt"), {})
+    assert "made 2 times smaller (do so before you give it one) and cut into tiles of 32x32" in card

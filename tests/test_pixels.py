@@ -178,7 +178,10 @@ def test_an_image_is_read_as_a_net_wants_it(stored, wanted):
     values = np.random.default_rng(1).integers(0, 256, (6, 7, stored), dtype=np.uint8)
     flat = tif(np.moveaxis(values, 2, 0).copy(), photometric="minisblack")
     data = encoded(values.squeeze()) if stored < 5 else flat
-    image = pixels.read_image(data, "x", wanted)
+    image = pixels.read_image(data, "x", wanted, fourth=True)
+    if wanted == 4 and stored < 5:
+        with pytest.raises(UserError, match=r"x has . channels and the net takes 4"):
+            pixels.read_image(data, "x", 4)  # a dye is not made up
     assert image.shape == (6, 7, wanted)
     if wanted == 1:
         assert (image[..., 0] == np.rint(values[..., :3] @ [0.299, 0.587, 0.114])).all()

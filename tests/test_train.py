@@ -294,7 +294,7 @@ def test_another_forward_is_another_run(splits, tmp_path):
     first, path = Mine(3, 1, 3, padding=1), tmp_path / "c.pt"
     list(fit(first, splits, epochs=1, checkpoint=path))
     Mine.forward = lambda self, x: 2 * nn.Conv2d.forward(self, x)
-    with pytest.raises(UserError, match=r"is of another run \(net was Mine"):
+    with pytest.raises(UserError, match=r"is of another run \(net was \S*Mine"):
         next(fit(Mine(3, 1, 3, padding=1), splits, epochs=1, checkpoint=path))
 
 
@@ -308,7 +308,7 @@ def test_another_block_of_the_same_weights_is_another_run(splits, tmp_path):
 
     list(fit(Mine(widths=WIDTHS), splits, epochs=1, checkpoint=tmp_path / "c.pt"))
     Block.forward = lambda self, x: VGGBlock.forward(self, x)
-    with pytest.raises(UserError, match=r"is of another run \(net was Mine"):
+    with pytest.raises(UserError, match=r"is of another run \(net was \S*Mine"):
         next(fit(Mine(widths=WIDTHS), splits, epochs=1, checkpoint=tmp_path / "c.pt"))
 
 
@@ -319,6 +319,27 @@ def test_numbers_of_numpy_train_and_go_on(splits, tmp_path):
     assert list(fit(make(), splits, epochs=1, recipe=recipe, checkpoint=tmp_path / "c.pt")) == rows
     with pytest.raises(UserError, match="lr is of type Thread"):
         Recipe(lr=threading.Thread())
+    for name, value in {
+        "lr": "1",
+        "eps": 10**400,
+        "batch_size": 8.0,
+        "seed": -1,
+        "augment": "no",
+        "weight_decay": float("nan"),
+    }.items():
+        with pytest.raises(UserError, match=rf"^{name} is .*: (give a number of type|leave it out)"):
+            Recipe(**{name: value})
+    for epochs in (2.0, "2", -1, True, None):
+        with pytest.raises(UserError, match=r"^epochs is .*: give a whole number"):
+            next(fit(make(), splits, epochs=epochs))
+
+
+def test_a_wrapped_net_goes_on_where_the_net_itself_was(splits, tmp_path):
+    rows = list(fit(make(), splits, epochs=2, checkpoint=tmp_path / "c.pt"))
+    for wrap in (nn.DataParallel, torch.compile):
+        net = make()
+        assert list(fit(wrap(net), splits, epochs=2, checkpoint=tmp_path / "c.pt")) == rows
+        assert evaluate(nn.DataParallel(net), splits.val) == evaluate(net, splits.val)
 
 
 @pytest.mark.parametrize(

@@ -29,11 +29,9 @@ def ask(
     state of nets, or lists and dicts of them are others than before. Anything else in `given` may change.
     Raises AssertionError: in words for the learner, where one of these does not hold.
     """
-    before = _state(given)
-    answer = fn(*given)
+    before, answer = _state(given), fn(*given)
     assert is_same(_state(given), before), changed
-    who = "forward" if isinstance(fn, nn.Module) else "it"
-    assert answer is not None, f"{who} returns nothing: return {what}"
+    assert answer is not None, f"{'forward' if isinstance(fn, nn.Module) else 'it'} returns nothing: return {what}"
     assert isinstance(answer, returns), f"{what} is wanted, this is {type(answer).__name__}"
     return answer
 
@@ -88,6 +86,8 @@ def as_check(function: Callable[[Any], None]) -> Callable[[Any], None]:
 
     @functools.wraps(function)
     def check(answer: Any) -> None:
+        if not __debug__:  # else every wrong answer would be correct
+            raise RuntimeError("python -O leaves out what checks assert: start Python without it")
         name = getattr(answer, "__name__", "your answer")
         refusal = cause = None
         try:

@@ -43,8 +43,8 @@ class Place(NamedTuple):
 
 
 def names_in(folder: Path) -> list[str]:
-    """The files of a folder, one or two levels below it, relative to it."""
-    found = (path for pattern in ("*/*", "*/*/*") for path in folder.glob(pattern))
+    """The files of a folder, one to three levels below it, relative to it."""
+    found = (path for pattern in ("*/*", "*/*/*", "*/*/*/*") for path in folder.glob(pattern))
     found = (path for path in found if path.suffix.lower() in SUFFIXES or not path.is_dir())
     return sorted(path.relative_to(folder).as_posix() for path in found)
 
@@ -90,7 +90,7 @@ def class_names(files: Files, classes: Sequence[str] | int | None) -> tuple[str,
     if counted and folders and len(folders) != classes:
         raise UserError(f"{there}, and {classes} classes are asked for: give their count, or name those that you want")
     names = tuple(map(str, range(1, classes + 1) if counted else classes)) if not counted or classes <= 64 else ()
-    if not 1 <= len(names) <= 64 or len(set(names)) < len(names) or not all(map(is_class_name, names)):
+    if not 1 <= len(names) <= 64 or not are_class_names(names):
         raise UserError(
             f"classes are {classes!r}: give 1 to 64 different names of letters, digits, - and _, or a count"
         )
@@ -102,9 +102,10 @@ def class_names(files: Files, classes: Sequence[str] | int | None) -> tuple[str,
     return names
 
 
-def is_class_name(name: str) -> bool:
-    """Whether a class can be called so: its name becomes part of names of files."""
-    return bool(name) and all(letter.isalnum() or letter in "-_" for letter in name)
+def are_class_names(names: Sequence[str]) -> bool:
+    """Whether classes can be called so: names become parts of names of files, for which A and a may be the same."""
+    fit = all(0 < len(name) <= 64 and all(letter.isalnum() or letter in "-_" for letter in name) for name in names)
+    return fit and len({name.casefold() for name in names}) == len(names)
 
 
 def find_samples(files: Files, classes: Sequence[str] = ()) -> list[Sample]:

@@ -123,14 +123,14 @@ def mend(
     folder, out = Path(folder), Path(out)
     if out.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{out} is inside {folder}, which stays as it is: choose a folder beside it")
-    if len(class_folders(names_in(folder))) > 1:
-        raise UserError(f"{folder} holds a folder of masks a class: mend a copy with one of them at a time")
+    named = class_names(Files(folder, names_in(folder), bytes), classes)
+    if len(class_folders(names_in(folder))) > 1 and len(named) != 1:
+        raise UserError(f"{folder} holds a folder of masks a class: mend one of them at a time, by its name")
     pairs, _ = _diagnose(folder, size, classes)
     while twins := _twins(kept := [pair for pair in pairs if pair.usable]):
         for pair, finding in twins:
             pair.findings.append(finding)
             pair.usable = False
-    named = class_names(Files(folder, names_in(folder), bytes), classes)
     read = (_read(folder, Pair(pair.image, pair.mask, pair.objects), len(named)) for pair in kept)
     pixels.write_folder(out, ((pair.id, *both) for pair, both in zip(kept, read, strict=True)))
     told = []
@@ -166,8 +166,9 @@ def _diagnose(folder: Path, size: int, classes: Sequence[str] | int | None) -> t
         pairs += _pair([name for name in names if not any(name.startswith(other) for other in others)])
     pairs.sort(key=lambda pair: (pair.image, pair.mask))
     for pair in pairs:
-        if pair.mask and (read := _read(folder, pair, len(named) if len(folders) < 2 else 1)):
-            _scan(pair, *read, size)
+        several = len(named) if len(folders) < 2 else 1
+        if pair.mask and (read := _read(folder, pair, several)):
+            _scan(pair, read[0], label(read[1]).astype(np.int32) if several > 1 else read[1], size)
     _doubt(pairs)
     inverted = [pair for pair in pairs if pair.inverted]
     most = 2 * len(inverted) > sum(pair.inverted or pair.nuclei > 0 for pair in pairs)
@@ -274,6 +275,8 @@ def _labels(folder: Path, pair: Pair, classes: int) -> np.ndarray:
     stored = decode(content, IT, as_mask=True).pixels
     rgb = pixels.as_bytes(stored, IT).astype(np.int64) if stored.shape[2] == 3 else None
     if rgb is not None and (spread := np.ptp(rgb, axis=2).max()) > 0:
+        if classes > 1:
+            raise UserError(f"{IT} is a mask in colour, and which colour is which class only you know: save numbers")
         text = "each colour is taken for one nucleus, black for background: mend numbers them"
         pair.note("mask in colour", text, mendable=True)
         if spread > 16:  # JPEG tints grey by less

@@ -28,21 +28,23 @@ def read_file(path: Path, where: str) -> bytes:
         raise UserError(f"{where} cannot be read ({error.strerror}): check its permissions") from error
 
 
-def read_image(data: bytes, where: str, channels: int | None = None) -> np.ndarray:
+def read_image(data: bytes, where: str, channels: int | None = None, *, fourth: bool = False) -> np.ndarray:
     """The bytes of a png, tif or jpg file -> uint8 (H, W, C), as a net of so many channels wants it (`as_channels`).
 
-    None: as the file has it, C = 2..8, where grey is repeated three times and transparency is dropped.
+    None: as the file has it, C = 2..8, where grey is repeated three times and transparency is dropped. `fourth`: the
+    transparency of RGBA is a channel of its own, opaque where there is none, if four are wanted.
     Raises UserError, which calls the file `where`.
     """
     pixels, alpha = decode(data, where)
-    if alpha is not None and channels == pixels.shape[2] + 1:
+    if fourth and alpha is not None and channels == pixels.shape[2] + 1 == 4:
         pixels = np.concatenate([pixels, alpha[..., None]], axis=2)
     image = as_bytes(pixels, where)
-    return as_channels(image, channels or max(3 if image.shape[2] == 1 else 2, image.shape[2]), where)
+    native = 3 if image.shape[2] == 1 else image.shape[2]
+    return as_channels(image, channels or native, where, fourth=fourth)
 
 
-def as_channels(image: np.ndarray, channels: int, where: str) -> np.ndarray:
-    """(..., C) -> (..., channels): grey is repeated, colour becomes grey by its luma, a fourth channel is opaque.
+def as_channels(image: np.ndarray, channels: int, where: str, *, fourth: bool = False) -> np.ndarray:
+    """(..., C) -> (..., channels): grey is repeated, colour becomes grey by its luma, a `fourth` channel is opaque.
     Raises UserError where the two have nothing to do with each other.
     """
     there = image.shape[-1]
@@ -52,7 +54,7 @@ def as_channels(image: np.ndarray, channels: int, where: str) -> np.ndarray:
         return np.repeat(image, 3, axis=-1)
     if there == 3 and channels == 1:
         return np.rint(image @ np.array(LUMA, np.float32)).astype(image.dtype)[..., None]
-    if there in (1, 3) and channels == 4:
+    if fourth and there in (1, 3) and channels == 4:
         opaque = np.full((*image.shape[:-1], 1), 255, image.dtype)
         return np.concatenate([as_channels(image, 3, where), opaque], axis=-1)
     raise UserError(f"{where} has {there} channels and the net takes {channels}: give an image like those of training")

@@ -167,13 +167,17 @@ def prepare(
         few, many = sorted(channels)[:2]
         text = f"{channels[few]} has {few} channels and {channels[many]} has {many}"
         raise UserError(f"{files.where}: {text}: give all images the same channels")
-    if not any(one.any() for one in labels):
-        raise UserError(f"{files.where}: no mask holds a nucleus that shows at {size} x {size}: check the masks")
+    shown = np.any([one.any(axis=(-2, -1)) for one in labels], axis=0)
+    if not shown.all():
+        what = "a nucleus" if not shown.shape else f"anything of {classes[int(shown.argmin())]}"
+        raise UserError(f"{files.where}: no mask holds {what} that shows at {size} x {size}: check the masks")
     return {"images": np.stack(images), "labels": np.stack(labels), "ids": list(ids)}
 
 
 def _check_meaning(files: Files, samples: list[Sample], classes: Sequence[str], pool: ThreadPoolExecutor) -> None:
     """Raises UserError where masks have no one meaning; a mask of one object, or of class numbers, needs no guess."""
+    if samples[0].each == "object" and len(classes) > 1:
+        raise UserError(f"{files.where} has one mask an object, which tells no classes apart: name one at most")
     if samples[0].each == "object" or (samples[0].each == "image" and len(classes) > 1):
         return
     for masks in zip(*(sample.masks for sample in samples), strict=True):  # of one class after the other
@@ -269,6 +273,9 @@ def split(
         masks = (shown > 0).to(torch.uint8)
         masks = masks if masks.ndim == 4 else masks[:, None]
         dealt.append(Split(pictures, masks, shown, [ids[n] for n in which], classes))
+    for k, name in enumerate(classes if len(classes) > 1 else ()):
+        if not dealt[0].masks[:, k].any():
+            raise UserError(f"no image of the training part shows {name}: add images that do, or leave that class out")
     return Splits(*dealt)
 
 

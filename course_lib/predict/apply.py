@@ -1,5 +1,6 @@
 """A trained net on an image file: probability maps, objects, a table of them, and pictures to check by eye."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from course_lib.data import pixels
-from course_lib.predict.maps import Head, predict
+from course_lib.predict.maps import Head, inputs_of, predict
 from course_lib.predict.setting import Setting
 
 COLOURS = (  # of outlines, and of classes in their order: colours that everybody can tell apart (Okabe and Ito)
@@ -27,7 +28,7 @@ class Applied(NamedTuple):
 
     image: np.ndarray  # uint8 (H, W, C)
     probability: np.ndarray  # float32 (K, H, W), of K classes
-    scale: float  # how many times larger the image is than what the net saw: for `instances.separate`
+    scale: float  # how many times larger a side is than what the net saw, by their areas: for `instances.separate`
 
 
 def apply_to(
@@ -47,7 +48,8 @@ def apply_to(
     Raises UserError: the file cannot be read, or has other channels.
     """
     channels = getattr(net, "config", {}).get("in_channels", 3)
-    image = pixels.read_image(pixels.read_file(Path(path), str(path)), str(path), channels)
+    content, fourth = pixels.read_file(Path(path), str(path)), inputs_of(net) != "standardised"
+    image = pixels.read_image(content, str(path), channels, fourth=fourth)  # ours were never trained on transparency
     height, width = image.shape[:2]
     small = (size, size) if size else (max(1, height // shrink), max(1, width // shrink))
     seen = image if small == (height, width) else pixels.resize_image(image, small)
@@ -55,7 +57,7 @@ def apply_to(
     if seen is image:
         return Applied(image, maps.numpy(), 1)
     enlarged = interpolate(maps[None], (height, width), mode="bilinear")
-    return Applied(image, enlarged[0].numpy(), max(1, max(height, width) / max(small)))
+    return Applied(image, enlarged[0].numpy(), max(1, math.sqrt(height * width / (small[0] * small[1]))))
 
 
 def objects(labels: np.ndarray) -> list[dict[str, Any]]:

@@ -23,6 +23,8 @@ from course_lib.predict.maps import PREPARATIONS, QUIET, Head, inputs_of, probab
 from course_lib.predict.setting import Setting, folded, unwrapped
 
 SPLITS = "by look and id: 60 % train, 20 % validation, 20 % test", "by section: 8 to 19 train, 4 to 7 val, 0 to 3 test"
+TILED = "cut at their own resolution into tiles of"
+SHRUNK = "made {shrink} times smaller (do so before you give it one) and cut into tiles of"
 PREPARED = {
     "standardised": "it standardises each image, so give it whole ones: a tile of background alone would be all noise",
     "scaled": "by 255",
@@ -92,7 +94,7 @@ def model_card(net: NestedUNet, facts: dict[str, Any], metrics: dict[str, Any], 
         step=2**kept.depth,
         prepared=PREPARED[kept.inputs],
         output=f"the mean of {len(net.heads)} heads" if mean else f"of the head on node x^{{0,{kept.depth}}}",
-        made="cut at their own resolution into tiles of" if facts.get("tiles") else made,
+        made=(SHRUNK if facts.get("shrink", 1) > 1 else TILED).format(**facts) if facts.get("tiles") else made,
         size=size or "a size that was not recorded",
         data_licence=(licence_of(data) or "the data's owner decides") if data else "not recorded",
     )
@@ -102,7 +104,7 @@ def _scores(parts: dict[str, dict[str, float]]) -> str:
     rows: dict[str, dict[str, Any]] = {}
     for part, scores in parts.items():
         classes = scores.get("classes", {})
-        each = {f"{name}, {key}": value for name, one in classes.items() for key, value in one.items()}
+        each = {f"{name}, {key}": value for name, one in classes.items() for key, value in (one or {}).items()}
         for name, value in ({key: value for key, value in scores.items() if key != "classes"} | each).items():
             row = rows.setdefault(name, {"score": name})
             row[part] = f"{value:.4f}" if isinstance(value, float) else value

@@ -1,6 +1,5 @@
 """What files of models and scores say of themselves: all of it passes here before anything is built from it."""
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from course_lib.data.layout import are_class_names
 from course_lib.errors import UserError
 from course_lib.predict.maps import PREPARATIONS
 
@@ -21,7 +21,8 @@ def _whole(low: int, high: int) -> Callable[[Any], bool]:
 
 
 def _names(value: Any) -> bool:
-    return type(value) is list and 0 < len(value) <= 64 and all(type(name) is str and name.strip() for name in value)
+    known = type(value) is list and 0 < len(value) <= 64 and all(type(name) is str for name in value)
+    return known and are_class_names(value)
 
 
 KNOWN: dict[str, tuple[Callable[[Any], bool], str]] = {  # facts of a model file
@@ -43,6 +44,8 @@ def plain(value: Any, where: str, depth: int = 0) -> Any:
         value = value.item()
     if isinstance(value, Path):
         return str(value)
+    if type(value) is int and abs(value) >= 2**64:
+        raise UserError(f"{where} is a whole number of more than 64 bits: leave it out")
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, list | tuple) and depth < MAX_DEPTH:
@@ -69,12 +72,14 @@ def metrics(content: Any, where: str) -> dict[str, dict[str, Any]]:
 
     def scores(value: Any) -> bool:
         return isinstance(value, dict) and all(
-            (type(one) in (int, float) and math.isfinite(one)) or (name == "classes" and each(one))
+            (type(one) in (int, float) and abs(one) < 1e300) or (name == "classes" and each(one))
             for name, one in value.items()
         )
 
     def each(value: Any) -> bool:
-        return isinstance(value, dict) and all(scores(one) and "classes" not in one for one in value.values())
+        return isinstance(value, dict) and all(
+            one is None or (scores(one) and "classes" not in one) for one in value.values()
+        )
 
     if isinstance(content, dict) and all(scores(content.get(part, {})) for part in ("val", "test")):
         return content
@@ -107,5 +112,7 @@ def fill(net: nn.Module, weights: Any) -> nn.Module:
         )
         if not ordinary or value.shape != one.shape or value.is_floating_point() != one.is_floating_point():
             raise UserError(f"its weights {name} have another shape or type")
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(f"its weights {name} are not finite numbers")
     net.load_state_dict({name: weights[name].to(one.dtype).contiguous() for name, one in expected.items()}, assign=True)
     return net

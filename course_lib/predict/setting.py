@@ -83,7 +83,10 @@ def torch_device(name: str) -> torch.device:
         raise UserError(f"device {name!r} is unknown: use auto, cpu or cuda")
     if name.startswith("cuda") and not cuda:
         raise UserError(f"device {name!r} is not on this machine: use 'cpu', or attach a GPU and start again")
-    return torch.device(("cuda" if cuda else "cpu") if name == "auto" else name)
+    device = torch.device(("cuda" if cuda else "cpu") if name == "auto" else name)
+    if (device.index or 0) >= max(1, torch.cuda.device_count()):
+        raise UserError(f"device {name!r} is not on this machine: it has {torch.cuda.device_count()} GPU(s)")
+    return device
 
 
 def cpu_has_bf16() -> bool:

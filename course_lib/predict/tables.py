@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from course_lib import files
@@ -18,7 +18,7 @@ class Table:
 
     def __init__(self, path: Path, columns: Sequence[str], again: Iterable[Path]):
         self.path, self.columns, self.begun = path, list(columns), False
-        self.again = {image.name for image in again}
+        self.again = {image.stem.casefold() for image in again}  # as the files beside the table are called
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
         """Add rows, on the disk when this returns. Raises UserError: it cannot be written, or has other columns."""
@@ -35,7 +35,7 @@ class Table:
         if reader.fieldnames not in (None, self.columns):
             raise UserError(f"{self.path} has other columns than {', '.join(self.columns)}: move it away first")
         whole = [row for row in reader if None not in row and None not in row.values()]
-        return [row for row in whole if row["file"] not in self.again]
+        return [row for row in whole if PurePath(row["file"]).stem.casefold() not in self.again]
 
 
 def as_csv(rows: Iterable[dict[str, Any]], columns: Sequence[str], *, header: bool = True) -> str:

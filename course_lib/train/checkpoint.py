@@ -1,7 +1,9 @@
 """Files of weights, of models and of trainings that go on: whole or absent, and they run no code when they are read."""
 
 import io
+import pickletools
 import re
+from contextlib import suppress
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,17 +51,24 @@ def load(path: str | Path) -> Any:
 
 def _objects_in(path: str | Path) -> list[str]:
     """Names of the classes and functions that the file would have to import, for a net that was saved whole."""
-    try:
+    with suppress(Exception):  # a file of today's torch, which is a zip file
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # no zip file, or damaged
-        return []
+    names, texts = [], []
+    with suppress(Exception), Path(path).open("rb") as file:  # an older one: pickles, then bytes that are none
+        while True:
+            for code, value, _ in pickletools.genops(file):
+                texts += [value] if "UNICODE" in code.name else []
+                if code.name in ("GLOBAL", "STACK_GLOBAL"):
+                    names.append(value.replace(" ", ".") if value else ".".join(texts[-2:]))
+    return [name for name in names if not name.startswith(("torch.", "collections."))]
 
 
 def like(value: Any, reference: Any) -> bool:
     """Whether two states have the same structure: names, lengths, shapes, types, and finite numbers."""
     if isinstance(reference, Tensor):
         same = isinstance(value, Tensor) and (value.shape, value.dtype) == (reference.shape, reference.dtype)
-        return same and value.layout == torch.strided and not value.is_meta
+        stored = same and value.layout == torch.strided and not (value.is_meta or value.is_nested)
+        return stored and value.untyped_storage().nbytes() >= value.nbytes  # else one number stands for many
     if isinstance(reference, dict):
         return (
             isinstance(value, dict)
@@ -123,7 +132,7 @@ class Training(NamedTuple):
         for n, weight in enumerate(weight for group in self.optimiser.param_groups for weight in group["params"]):
             moments[n] = {"step": torch.tensor(0.0), "exp_avg": weight, "exp_avg_sq": weight}
         held = state.get("optimiser", {}).get("state", {}) if isinstance(state.get("optimiser"), dict) else None
-        used = isinstance(held, dict) and held.keys() <= moments.keys()  # a weight without gradients has none
+        used = isinstance(held, dict) and set() < held.keys() <= moments.keys()  # a weight without gradients has none
         expected["optimiser"] = {**expected["optimiser"], "state": {n: moments[n] for n in held} if used else moments}
         for name, reference in expected.items():
             if not like(state.get(name), reference):
@@ -141,7 +150,7 @@ def _is_rows(rows: Any) -> bool:
     return isinstance(rows, list) and all(
         isinstance(row, dict)
         and row.keys() == names
-        and all(type(value) in (int, float) for value in row.values())
+        and all(type(value) in (int, float) and isfinite(value) for value in row.values())
         and row["epoch"] == n
         for n, row in enumerate(rows, start=1)
     )
@@ -172,7 +181,10 @@ def load_model(path: str | Path, inputs: str | None = None) -> tuple[nn.Module, 
     content = load(path)
     facts = _bare(content) or content
     if not isinstance(facts, dict) or not {"config", "weights"} <= set(facts):
-        raise UserError(f"{path} holds no model of this course: give a model.pt that `train` wrote")
+        raise UserError(
+            f"{path} holds no model of this course: give a model.pt that `train` wrote, or weights "
+            "with the names of the published code (conv0_0.conv1.weight ...)"
+        )
     known = {} if facts is not content else {"inputs": "standardised"}  # as it was before files said it
     facts = known | facts
     name, config, weights = facts.pop("net", "NestedUNet"), facts.pop("config"), facts.pop("weights")
@@ -182,6 +194,8 @@ def load_model(path: str | Path, inputs: str | None = None) -> tuple[nn.Module, 
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as problem:
         reason = f" ({problem})" if isinstance(problem, UserError) else ""
         raise UserError(f"{path} holds weights that do not fit their own config{reason}: train again") from None
+    if len(facts.get("classes") or [0] * net.config["classes"]) != net.config["classes"]:
+        raise UserError(f"{path} names {len(facts['classes'])} class(es) of {net.config['classes']}: save it anew")
     net.inputs = _agreed(facts.pop("inputs", None), inputs, str(path))
     return net.eval(), facts
 
@@ -206,9 +220,10 @@ def _bare(content: Any) -> dict[str, Any] | None:
     """
     if isinstance(content, dict) and not {"config", "weights"} <= content.keys():
         content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), content)
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    tensors = content.values() if isinstance(content, dict) else [None]
+    if not all(isinstance(value, Tensor) and not value.is_nested for value in tensors):
         return None
-    weights = {re.sub(r"^(module\.|_orig_mod\.)+", "", str(name)): value for name, value in content.items()}
+    weights = {re.sub(r"^((module|_orig_mod|model|net)\.)+", "", str(name)): value for name, value in content.items()}
     shapes = {name: value.shape for name, value in weights.items()}
     first = shapes.get("conv0_0.conv1.weight", ())
     head = shapes.get("final1.weight") or shapes.get("final.weight")
@@ -221,6 +236,8 @@ def _bare(content: Any) -> dict[str, Any] | None:
             net = empty(NestedUNet, config | {"wiring": wiring, "deep_supervision": supervised})
         except UserError:
             return None
-        if {name: value.shape for name, value in net.state_dict().items()} == shapes:
-            return {"config": net.config, "weights": weights}
+        counted = {name: torch.tensor(0) for name in net.state_dict() if name.endswith("num_batches_tracked")}
+        whole = counted | weights  # some files leave these out, and they change nothing
+        if {name: value.shape for name, value in net.state_dict().items()} == {k: v.shape for k, v in whole.items()}:
+            return {"config": net.config, "weights": whole}
     return None

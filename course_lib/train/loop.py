@@ -4,11 +4,9 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from math import cos, pi
 from operator import index
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 import torch
@@ -26,9 +24,14 @@ from course_lib.predict.recorded import Recorded
 from course_lib.predict.setting import Setting, torch_device
 from course_lib.train import augment, distributed
 from course_lib.train.checkpoint import Training
+from course_lib.train.identity import kind_of, name_of
 
 Row = dict[str, float]
 AT_ONCE = {"cuda": 1024}  # images that are changed at random together; on a CPU those of one batch
+KINDS = {  # of the numbers of a recipe: types, and the least
+    "batch_size": ((int,), 1), "lr": ((float, int), 0), "weight_decay": ((float, int), 0), "eps": ((float, int), 0),
+    "augment": ((bool,), 0), "seed": ((int,), 0),
+}  # fmt: skip
 WARM_UP = 0.2  # share of the steps in which the learning rate rises
 
 
@@ -49,8 +52,12 @@ class Recipe:
     seed: int = 0  # of the order of the images and of their changes; weights are drawn when a net is made
 
     def __post_init__(self):
-        for name in ("batch_size", "lr", "weight_decay", "eps", "augment", "seed"):  # numpy's numbers as Python's
-            object.__setattr__(self, name, plain(getattr(self, name), name))
+        for name, (kinds, least) in KINDS.items():  # numpy's numbers as Python's
+            value = plain(getattr(self, name), name)
+            if type(value) not in kinds or not least <= value < 1e38:
+                kind = f"{kinds[0].__name__}, from {least} on"
+                raise UserError(f"{name} is {str(value)[:80]}: give a number of type {kind}")
+            object.__setattr__(self, name, value)
 
 
 def fit(
@@ -66,17 +73,16 @@ def fit(
 
     A row is {"epoch", "loss", "val_iou", "val_dice", "lr", "seconds"}: the mean training loss, the pooled scores at
     threshold 0.5 of the mean of heads (of several classes their mean), the learning rate of the last step, the epoch's
-    wall time. `net` is in evaluation mode whenever one comes. On a CPU the same net, recipe and setting give the same
-    rows, seconds aside.
+    wall time. `net` is in evaluation mode whenever one comes. On a CPU equal arguments give equal rows, seconds aside.
 
-    `net` maps standardised images (N, C, H, W) to a list of logits, or one tensor of them. `checkpoint` is a file
-    written after every epoch. Where it is there already, its rows are yielded first and training goes on behind them;
-    on a CPU bit for bit as if it had never stopped.
+    `net` maps images (N, C, H, W), prepared as its `inputs` say, to a list of logits, or one tensor of them; what
+    torch.compile or DataParallel put around it is taken off. `checkpoint` is a file written after every epoch. Where it
+    is there already, its rows come first and training goes on behind them, on a CPU bit for bit as if it never stopped.
     Raises UserError: a checkpoint of another run, a loss that is not finite, too little GPU memory, or a batch that is
     too small for batch norm or cannot be dealt evenly to the processes.
     """
-    recipe, setting, epochs = recipe or Recipe(), setting or Setting(), index(epochs)
-    _check_classes(net, splits.train)
+    net, recipe, setting = unwrapped(net), recipe or Recipe(), setting or Setting()
+    epochs = _checked(net, splits.train, epochs)
     run = _describe(net, splits, epochs, recipe, setting)
     device = torch_device(setting.device)
     train, val = (part._replace(images=part.images.to(device), masks=part.masks.to(device)) for part in splits[:2])
@@ -100,8 +106,8 @@ def fit(
             counts = validate(model, val, setting)
         except torch.OutOfMemoryError as problem:
             raise UserError(f"the GPU's memory is full: use a batch_size below {recipe.batch_size}") from problem
-        row = {"epoch": epoch, "loss": _mean_if_finite(losses, epoch, recipe.lr), "val_iou": iou(counts).mean().item()}
-        rows.append(row | {"val_dice": dice(counts).mean().item(), "lr": lr, "seconds": time.perf_counter() - started})
+        row = {"epoch": epoch, "loss": _mean_if_finite(losses, epoch, recipe.lr), "val_iou": _mean(iou(counts), counts)}
+        rows.append(row | {"val_dice": _mean(dice(counts), counts), "lr": lr, "seconds": time.perf_counter() - started})
         if checkpoint is not None and distributed.rank() == 0:
             training.save(checkpoint, run, rows)
         yield rows[-1]
@@ -193,15 +199,18 @@ def evaluate(net: nn.Module, split: Split, *, head: Head = "mean", setting: Sett
     return scores(maps > 0.5, split.masks, classes=split.classes)
 
 
-def _check_classes(net: nn.Module, part: Split) -> None:
-    """Whether the net tells as many classes apart, from as many channels, as the images have."""
-    config, (_, channels, *_), classes = getattr(unwrapped(net), "config", {}), part.images.shape, part.masks.shape[1]
+def _checked(net: nn.Module, part: Split, epochs: int) -> int:
+    """The number of epochs, where the net tells as many classes apart, from as many channels, as the images have."""
+    if not hasattr(epochs, "__index__") or isinstance(epochs, bool) or index(epochs) < 0:
+        raise UserError(f"epochs is {epochs!r}: give a whole number")
+    config, (_, channels, *_), classes = getattr(net, "config", {}), part.images.shape, part.masks.shape[1]
     wanted = config.get("in_channels", channels), config.get("classes", classes)
     if wanted != (channels, classes):
         there = f"images of {channels} channel(s) and {classes} class(es)"
         raise UserError(
             f"the data are {there}, and the net takes {wanted[0]} and {wanted[1]}: make a net of their numbers"
         )
+    return index(epochs)
 
 
 def _batch_size(net: nn.Module, shape: Sequence[int], wanted: int) -> int:
@@ -213,11 +222,17 @@ def _batch_size(net: nn.Module, shape: Sequence[int], wanted: int) -> int:
         batch = f"a batch of {batch_size} (of {count} training images)"
         raise UserError(f"{batch} cannot be dealt to {processes} processes: use a multiple")
     norms = any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
-    depth = getattr(unwrapped(net), "depth", None)
+    depth = getattr(net, "depth", None)
     if norms and depth is not None and part * (height >> depth) * (width >> depth) == 1:
         text = f"batch norm needs more than one value, and a batch of {part} leaves one in the lowest row"
         raise UserError(f"{text}: use a larger batch_size, larger images or fewer widths")
     return batch_size
+
+
+def _mean(values: Tensor, counts: Counts) -> float:
+    """The mean over the classes that the images show: to find nothing of the others is no merit."""
+    shown = counts.tp + counts.fn > 0
+    return values[shown if len(values) > 1 and shown.any() else slice(None)].mean().item()
 
 
 def _mean_if_finite(losses: Tensor, epoch: int, lr: float) -> float:
@@ -238,28 +253,7 @@ def _describe(net: nn.Module, splits: Splits, epochs: int, recipe: Recipe, setti
         seen.update(part.images.cpu().numpy().tobytes())
         seen.update(part.masks.cpu().numpy().tobytes())
     data = f"{tuple(splits.train.images.shape)} {seen.hexdigest()[:12]}"
-    inner = unwrapped(net)
-    kind = (
-        f"{type(inner).__name__} of {parameters(inner)} parameters, {getattr(inner, 'config', {})}, {inputs_of(inner)}"
-    )
-    own = [part for part in inner.modules() if not type(part).__module__.startswith(("course_lib.", "torch."))]
-    kind += "".join(f", {name}" for name in sorted({_name_of(type(part).forward) for part in own}))
+    kind = f"{kind_of(net)} of {parameters(net)} parameters, {getattr(net, 'config', {})}, {inputs_of(net)}"
     recipe_of = {name: value for name, value in vars(recipe).items() if name != "loss"}
-    return {"net": kind, "data": data, "epochs": epochs} | recipe_of | asdict(setting) | {"loss": _name_of(recipe.loss)}
-
-
-def _name_of(function: Any) -> str:
-    """What tells a function from another one: its name; of what is made on the spot also its code and values."""
-    if isinstance(function, partial):
-        return f"{_name_of(function.func)} of {function.args} {function.keywords}"
-    if isinstance(function, nn.Module):
-        weights = b"".join(value.cpu().numpy().tobytes() for value in function.state_dict().values())
-        return f"{function} {hashlib.sha256(weights).hexdigest()[:12]} {_name_of(type(function).forward)}"
-    name, code = getattr(function, "__qualname__", repr(function)), getattr(function, "__code__", None)
-    if code is None or function.__module__.startswith("course_lib."):
-        return name
-    held = [*(cell.cell_contents for cell in function.__closure__ or ()), *(function.__defaults__ or ())]
-    held = [one if isinstance(one, int | float | str | tuple) else getattr(one, "__qualname__", "") for one in held]
-    consts = [const.co_code if isinstance(const, CodeType) else const for const in code.co_consts]
-    content = repr((code.co_code, consts, code.co_names, held))
-    return f"{name} {hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    run = {"net": kind, "data": data, "epochs": epochs} | recipe_of | asdict(setting) | {"loss": name_of(recipe.loss)}
+    return plain(run, "the run")

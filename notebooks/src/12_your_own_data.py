@@ -402,7 +402,7 @@ if presets.resolve(PRESET) != "smoke":
 #
 # So far a pixel was cell or not. A net can answer several such questions at once: one output for each **class**, one mask
 # for each class, and the loss is the mean over them. Each output has its own sigmoid, so a pixel may belong to two classes,
-# or to none. In a mask file a class is a number. Here 1 is the membrane and 2 the cell:
+# or to none. (Masks of such pixels need a folder for each class.) Where a pixel is one thing, a class is a number. Here 1 is the membrane and 2 the cell:
 
 # %% tags=["nbval-check-output"]
 named = work / "classes"
@@ -417,8 +417,8 @@ except UserError as problem:
     print(str(problem).partition("masks/")[2])
 
 # %% [markdown]
-# Good that it asks. Read as numbers of objects, this folder would be all object and no background, and any net would score
-# 1.00 on it. What numbers mean only you know, so you name them. On the command line: `--classes membrane cell`.
+# Good that it asks. Read as numbers of objects, this folder would be all object and no background, and a net that says
+# "object" everywhere would score 1.00. What numbers mean only you know, so you name them. On the command line: `--classes membrane cell`.
 #
 # **Predict first.** The net sees both classes in every tile. Which of the two will have the higher IoU, and by how much?
 
@@ -444,11 +444,11 @@ show.display(
 )
 
 # %% [markdown]
-# One net, the same pixels, the same mistakes: a border that is off by one pixel costs a cell of hundreds of pixels little,
+# One net, the same pixels, nearly the same mistakes: a border that is off by one pixel costs a cell of hundreds of pixels little,
 # and a line of three pixels much. That is why we did not trust the high IoU. A score belongs to what it scores.
 #
-# The same goes for **channels**. Microscopes often store two to five, one for each dye. A folder of such tifs is loaded as it
-# is, and a net takes as many, `in_channels=2`. To look at them is another matter: the course shows two channels in green and
+# The same goes for **channels**. Microscopes often store two to five, one for each dye. A folder of such tifs is loaded with
+# its channels, and a net takes as many, `in_channels=2`. To look at them is another matter: the course shows two channels in green and
 # magenta.
 #
 # ## And without a notebook?
