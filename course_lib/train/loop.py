@@ -94,7 +94,6 @@ def fit(
     schedule = LambdaLR(optimiser, lambda step: one_cycle(step / steps))
     scaler = torch.amp.GradScaler(device.type, init_scale=2.0**10, enabled=setting.precision == "fp16")
     training = Training(net, optimiser, schedule, scaler, Generator().manual_seed(recipe.seed))
-
     rows = training.resume(checkpoint, run) if checkpoint is not None else []
     yield from rows
     step = _step_of(learner, training, recipe, setting)
