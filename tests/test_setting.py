@@ -27,7 +27,11 @@ def test_unknown_precision_is_refused():
 )
 def test_a_gpu_is_taken_where_there_is_one(monkeypatch, name, cuda, device):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2 * cuda)
     assert torch_device(name) == torch.device(device)
+    if cuda:
+        with pytest.raises(UserError, match=r"device 'cuda:7' is not on this machine: it has 2 GPU\(s\)"):
+            torch_device("cuda:7")
 
 
 @pytest.mark.parametrize(
