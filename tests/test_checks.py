@@ -3,6 +3,8 @@
 import importlib
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import jupytext
@@ -154,3 +156,11 @@ def test_a_number_may_come_as_an_array_of_one_and_two_are_refused_in_words(modul
     with pytest.raises(AssertionError) as refusal:
         module.CHECK(answer)
     assert "stops with" not in str(refusal.value)
+
+
+def test_where_python_leaves_out_asserts_no_answer_is_called_correct():
+    """Without them every wrong answer would pass."""
+    program = "from course_lib.checks import check_iou; check_iou(lambda predicted, true: 7.0)"
+    done = subprocess.run([sys.executable, "-O", "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1 and "correct" not in done.stdout
+    assert "python -O leaves out what checks assert: start Python without it" in done.stderr

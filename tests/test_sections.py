@@ -74,7 +74,7 @@ def test_classes_must_be_named_and_the_content_is_checked(archive, monkeypatch):
         with pytest.raises(UserError, match="vnc has the classes membranes, mitochondria, synapses: name those"):
             data.load("vnc", 16, classes=classes, progress=False)
     monkeypatch.setattr(sections, "CONTENT", "0" * 64)
-    with pytest.raises(UserError, match=r"vnc\.zip holds other sections than the published ones: get a fresh copy"):
+    with pytest.raises(UserError, match=r"vnc\.zip holds other sections than the published ones: delete it and get"):
         data.load("vnc", 16, classes=["synapses"], progress=False)
     with zipfile.ZipFile(archive, "w") as packed:
         packed.writestr("readme", "nothing")

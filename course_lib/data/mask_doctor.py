@@ -113,7 +113,7 @@ def examine(folder: str | Path, size: int = 96, *, classes: Sequence[str] | int 
 def mend(
     folder: str | Path, out: str | Path, size: int = 96, *, classes: Sequence[str] | int | None = None
 ) -> list[Finding]:
-    """Writes a clean copy, images/ID.png (uint8 RGB) and masks/ID.png (instance numbers), and says what it did.
+    """Writes a clean copy, as `pixels.write_folder` does (masks hold numbers of objects or classes), and says what it did.
 
     The folder itself stays as it is. What needs a person is left out; of twins the first by name is kept, again and
     again, because leaving one out deals the others anew. `examine(out, size)` then has nothing to mend. Each detail
@@ -205,7 +205,7 @@ def _pair(names: list[str]) -> list[Pair]:
             text = f"{problem} is left that has this name or a similar one: add it, or take the file out"
         pairs += [Pair(name, "", [], [Finding(name, problem, text, False)]) for name in left.intersection(group)]
         left = left.difference(group)
-    text = "neither png nor tif nor jpg, so data.load passes it over: save it as png"
+    text = "neither png nor tif nor jpg, so data.load does not read it: save it as png"
     left = [name for name in left if PurePosixPath(name).suffix.lower() in PICTURES]
     return pairs + [Pair(name, "", [], [Finding(name, "other format", text, False)]) for name in left]
 
@@ -306,9 +306,7 @@ def _number_colours(colours: np.ndarray, where: str) -> np.ndarray:
     codes, index = np.unique(colours @ [65536, 256, 1], return_inverse=True)
     if codes[0] != 0:
         raise UserError(f"{where} is a mask in colour without black: make its background black")
-    corner, right, below, across = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
-    solid = np.unique(corner[(corner == right) & (corner == below) & (corner == across) & (corner > 0)])
-    if 2 * len(solid) < len(codes) - 1:  # borders that were smoothed are a pixel wide
+    if 2 * len(meaning.solid(index)) < len(codes) - 1:  # borders that were smoothed are a pixel wide
         raise UserError(f"{where} has {len(codes)} colours, most of them thin: save it without smoothing or JPEG")
     pieces = label(index)
     return (pieces if index.max() == 1 or pieces.max() > 2 * index.max() else index).astype(np.int32)

@@ -69,5 +69,7 @@ def _checked(archive: ZipFile) -> str:
                 raise UserError(f"{archive.filename} holds no {root}{name}: get the archive named in data/README.md")
             seen.update(name.encode() + cache.read_entry(archive, root + name))
     if seen.hexdigest() != CONTENT:
-        raise UserError(f"{archive.filename} holds other sections than the published ones: get a fresh copy")
+        raise UserError(
+            f"{archive.filename} holds other sections than the published ones: delete it and get a fresh copy"
+        )
     return root

@@ -180,10 +180,13 @@ def _check_meaning(files: Files, samples: list[Sample], classes: Sequence[str], 
         raise UserError(f"{files.where} has one mask an object, which tells no classes apart: name one at most")
     if samples[0].each == "object" or (samples[0].each == "image" and len(classes) > 1):
         return
+
+    def numbers_of(name: str) -> meaning.Numbers:
+        where = f"{files.where}/{name}"
+        return meaning.look_at(meaning.read_mask(files.read(name), where), where)
+
     for masks in zip(*(sample.masks for sample in samples), strict=True):  # of one class after the other
-        wheres = [f"{files.where}/{name}" for name in masks]
-        read = lambda name, where: meaning.look_at(meaning.read_mask(files.read(name), where), where)  # noqa: E731
-        if doubts := meaning.doubts(pool.map(read, masks, wheres)):
+        if doubts := meaning.doubts(pool.map(numbers_of, masks)):
             raise UserError(f"{doubts[0].where} {doubts[0].text}")
 
 

@@ -43,8 +43,8 @@ def apply_to(
     """The probability maps of an image file, at the file's own size.
 
     A net that was trained on images resized to `size` sees this one resized as well. None: it sees the file's own
-    pixels, made `shrink` times larger where it was trained on such, in tiles where the image is large. The file is read
-    with the channels that the net takes.
+    pixels, made `shrink` times smaller where it was trained on such, in tiles where the image is large. The file is
+    read with the channels that the net takes.
     Raises UserError: the file cannot be read, or has other channels.
     """
     channels = getattr(net, "config", {}).get("in_channels", 3)

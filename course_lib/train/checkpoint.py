@@ -118,9 +118,8 @@ class Training(NamedTuple):
             for name in ("net", "optimiser", "schedule", "scaler"):
                 getattr(self, name).load_state_dict(state[name])
             for group in self.optimiser.param_groups:  # a recorded step reads the rate where the weights lie
-                group["lr"] = (
-                    group["lr"].to(group["params"][0].device) if isinstance(group["lr"], Tensor) else group["lr"]
-                )
+                if isinstance(group["lr"], Tensor):
+                    group["lr"] = group["lr"].to(group["params"][0].device)
             self.generator.set_state(state["generator"])
             self.net.eval()
         return state["rows"]
