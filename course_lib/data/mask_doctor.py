@@ -113,7 +113,7 @@ def examine(folder: str | Path, size: int = 96, *, classes: Sequence[str] | int 
 def mend(
     folder: str | Path, out: str | Path, size: int = 96, *, classes: Sequence[str] | int | None = None
 ) -> list[Finding]:
-    """Writes a clean copy, as `pixels.write_folder` does (masks hold numbers of objects or classes), and says what it did.
+    """Writes a clean copy, as `pixels.write_folder` does; masks hold numbers of objects or classes. Says what it did.
 
     The folder itself stays as it is. What needs a person is left out; of twins the first by name is kept, again and
     again, because leaving one out deals the others anew. `examine(out, size)` then has nothing to mend. Each detail
