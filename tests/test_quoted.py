@@ -132,6 +132,10 @@ WORK, WEIGHTS = "unet, work of unet++", "unet, parameters of unet++"
 
 # Lesson, what it says with {} for the number, and the number.
 QUOTED = [
+    ("00", "one H100 needs {:.0f} s for", lambda: column("lessons_gpu", "seconds", lesson="00_start_here")[0]),
+    ("01", "one H100 needs {:.0f} s for", lambda: column("lessons_gpu", "seconds", lesson="01_images_and_scores")[0]),
+    ("06", "one H100 needs {:.0f} s for", lambda: column("lessons_gpu", "seconds", lesson="06_nested_skips")[0]),
+    ("09", "one H100 needs {:.0f} s for", lambda: column("lessons_gpu", "seconds", lesson="09_fast_on_a_gpu")[0]),
     ("05", "the second halving brings {:.3f}. We think", lambda: depth("large-blurred", "L2", "L1")),
     ("05", "costs what L4 costs and stays {:.2f} below it", lambda: depth("large-blurred", "L4", "L1 wide")),
     ("05", "{:.3f} for the second halving, nothing after it", lambda: depth("small-sharp", "L2", "L1")),
