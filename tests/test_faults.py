@@ -13,6 +13,7 @@ import torch
 from course_lib.data import load as load_data
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
+from course_lib.predict import predict, probabilities
 from course_lib.train import fit
 from course_lib.train.checkpoint import load, load_model
 from tests.weights import same_weights
@@ -101,3 +102,9 @@ def test_a_full_gpu_is_said_in_a_sentence(folder):
     splits = load_data(folder, 32, progress=False)
     with pytest.raises(UserError, match="the GPU's memory is full: use a batch_size below 6"):
         list(fit(Greedy(widths=(2, 3)), splits, epochs=1))
+    net, images = Greedy(), splits.val.images
+    for predicted in (lambda: probabilities(net, images), lambda: predict(net, images[0])):
+        with pytest.raises(
+            UserError, match="the GPU's memory is full: use smaller tiles or batches, or the device cpu"
+        ):
+            predicted()

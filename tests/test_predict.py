@@ -12,6 +12,7 @@ from course_lib.errors import UserError
 from course_lib.grid import NestedUNet, VGGBlock
 from course_lib.measure import peak_memory
 from course_lib.predict import as_input, predict, probabilities, probability, standardise
+from course_lib.predict.maps import TILES
 from course_lib.predict.setting import Setting
 from tests.weights import same_weights
 
@@ -192,6 +193,15 @@ def test_tiles_of_bytes_share_the_light_of_the_whole_image():
     image = torch.cat([torch.full((3, 16, 24), 10), torch.full((3, 16, 24), 240)], dim=2).to(torch.uint8)
     expected = standardise(image[None].float() / 255)[0, :1].sigmoid()
     torch.testing.assert_close(predict(Recorder(), image, tile=8, overlap=0, setting=CPU), expected)
+
+
+def test_several_tiles_in_a_call_are_the_same_tiles(monkeypatch):
+    net, image, calls = make(), picture(16, 72), []
+    net.register_forward_pre_hook(lambda net, inputs: calls.append(inputs[0].shape[0]))
+    one_by_one = predict(net, image, tile=16, overlap=8, setting=CPU)
+    monkeypatch.setitem(TILES, "cpu", 3)
+    torch.testing.assert_close(predict(net, image, tile=16, overlap=8, setting=CPU), one_by_one)
+    assert calls == [1] * 8 + [3, 3, 2]
 
 
 def test_of_a_large_image_only_the_map_and_a_tile_are_held():

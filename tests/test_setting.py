@@ -7,7 +7,7 @@ from torch import nn
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
 from course_lib.predict import probabilities
-from course_lib.predict.setting import FORMATS, Setting, torch_device
+from course_lib.predict.setting import FORMATS, Setting, folded, torch_device
 
 
 @pytest.fixture
@@ -74,6 +74,25 @@ def test_folding_is_for_inference_and_on_a_copy(net):
     small = Setting("cpu", fold=True).for_inference(net)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in small.modules())
     assert Setting("cpu").for_inference(net) is net and not net.training
+
+
+@pytest.mark.parametrize("precision", FORMATS)
+def test_the_folded_copy_is_cast_once_to_the_same_logits(net, precision):
+    images, setting = torch.rand(2, 3, 16, 24), Setting("cpu", precision, channels_last=True, fold=True)
+    small = setting.for_inference(net)
+    assert {p.dtype for p in small.parameters()} == {FORMATS[precision]}
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+    cast_each_time = setting.place(folded(net))
+    for ours, theirs in zip(setting.forward(small, images), setting.forward(cast_each_time, images), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_a_norm_that_cannot_be_folded_stays_fp32():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 1, 1))
+    setting = Setting("cpu", "bf16", fold=True)
+    small = setting.for_inference(net)
+    assert [p.dtype for p in small.parameters()] == [torch.bfloat16] * 2 + [torch.float32] * 2 + [torch.bfloat16] * 2
+    assert setting.forward(small, torch.rand(1, 3, 4, 4))[0].isfinite().all()
 
 
 def test_one_tensor_becomes_a_list_of_one():

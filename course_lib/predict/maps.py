@@ -17,6 +17,7 @@ IMAGENET = (
     (0.485, 0.456, 0.406),
     (0.229, 0.224, 0.225),
 )  # mean and deviation of its channels, as torchvision states them
+TILES = {"cuda": 4}  # that are computed at once; on a CPU one
 QUIET = 0.02  # added to the deviation that images are divided by: the noise of an empty image stays small
 
 
@@ -81,7 +82,7 @@ def probabilities(
     The net is left in the mode it was in; without `Setting.fold` it is moved to the setting's device.
     """
     with _computing(net, head, setting) as maps_of:
-        return torch.cat([maps_of(batch) for batch in images.split(batch_size)])
+        return torch.cat([maps_of(batch).cpu() for batch in images.split(batch_size)])
 
 
 @torch.no_grad()
@@ -98,42 +99,54 @@ def predict(
 
     The image is continued by its mirror image up to multiples of 2**depth. Where it is larger than `tile`, it
     is cut into tiles that share `overlap` pixels and are blended with weights falling towards their rims. Beside
-    image and map only one tile is held in memory. In a terminal a bar counts the tiles, where they are several.
-    Raises UserError: not a (C, H, W) image, or tiles that do not suit the depth.
+    image and map, which lie on the device, TILES of them are held in memory. In a terminal a bar counts the tiles.
+    Raises UserError: not a (C, H, W) image, tiles that do not suit the depth, or too little GPU memory.
     """
     if image.ndim != 3:
         raise UserError(f"the image has shape {tuple(image.shape)}: give one image as (channels, height, width)")
     step = 2 ** getattr(unwrapped(net), "depth", 0)
     if tile % step or overlap % step or not 0 <= overlap < tile:
         raise UserError(f"tile {tile} and overlap {overlap} do not fit: give multiples of {step}, overlap below tile")
+    setting = setting or Setting()
+    device = torch_device(setting.device)
+    image = image.to(device)  # there the map is made as well: nothing goes back and forth tile by tile
     light = _light(image) if image.dtype == torch.uint8 and inputs_of(net) == "standardised" else None
     height, width = image.shape[1:]
-    rows, columns = (np.pad(np.arange(side), (0, -side % step), mode="reflect") for side in (height, width))
-    tiles = list(product(*(_bands(len(side), tile, overlap) for side in (rows, columns))))
+    rows, columns = (
+        torch.from_numpy(np.pad(np.arange(side), (0, -side % step), mode="reflect")).to(device)
+        for side in (height, width)
+    )
+    bands = (_bands(len(side), tile, overlap, device) for side in (rows, columns))
+    tiles, many, blended = list(product(*bands)), TILES.get(device.type, 1), None
     silent = len(tiles) == 1 or None  # None: tqdm shows a bar in a terminal alone
-    blended = None
-    with _computing(net, head, setting) as maps_of:
-        for (y, down), (x, across) in tqdm(tiles, unit="tile", leave=False, disable=silent):
-            piece = image[:, rows[y : y + tile]][:, :, columns[x : x + tile]]
+    with (
+        _computing(net, head, setting) as maps_of,
+        tqdm(total=len(tiles), unit="tile", leave=False, disable=silent) as bar,
+    ):
+        for some in (tiles[n : n + many] for n in range(0, len(tiles), many)):
+            pieces = torch.stack([image[:, rows[y : y + tile]][:, :, columns[x : x + tile]] for (y, _), (x, _) in some])
             if light is not None:  # of the whole image: a tile of background alone would be all noise
-                piece = (piece.float() / 255 - light[0]) / light[1]
-            weighted = down[:, None] * across * maps_of(piece[None])[0]
-            if blended is None:
-                blended = torch.zeros(len(weighted), height, width)
-            place = blended[:, y : y + tile, x : x + tile]
-            place += weighted[:, : place.shape[1], : place.shape[2]]
-    return blended
+                pieces = (pieces.float() / 255 - light[0]) / light[1]
+            for ((y, down), (x, across)), found in zip(some, maps_of(pieces), strict=True):
+                if blended is None:
+                    blended = torch.zeros(len(found), height, width, device=device)
+                place = blended[:, y : y + tile, x : x + tile]
+                place += (down[:, None] * across * found)[:, : place.shape[1], : place.shape[2]]
+            bar.update(len(some))
+        return blended.cpu()
 
 
 @contextmanager
 def _computing(net: nn.Module, head: Head, setting: Setting | None) -> Iterator[Callable[[Tensor], Tensor]]:
-    """A function from images to probability maps on the CPU; afterwards the net is in the mode it was in."""
+    """A function from images to probability maps on the device; afterwards the net is in the mode it was in."""
     setting, training = setting or Setting(), net.training
     device = torch_device(setting.device)
     try:
         model = setting.for_inference(net)
         prepared = inputs_of(net)
-        yield lambda images: probability(setting.forward(model, as_input(images.to(device), prepared)), head).cpu()
+        yield lambda images: probability(setting.forward(model, as_input(images.to(device), prepared)), head)
+    except torch.OutOfMemoryError as problem:
+        raise UserError("the GPU's memory is full: use smaller tiles or batches, or the device cpu") from problem
     finally:
         net.train(training)
 
@@ -147,7 +160,7 @@ def _light(image: Tensor) -> tuple[float, float]:
     return mean.item(), deviation.item() + QUIET
 
 
-def _bands(side: int, tile: int, overlap: int) -> list[tuple[int, Tensor]]:
+def _bands(side: int, tile: int, overlap: int, device: torch.device) -> list[tuple[int, Tensor]]:
     """Where tiles begin along one side, and each one's weights (length,): over all tiles they add up to 1.
 
     They are 1 inside a tile, fall linearly over the overlap and are never 0.
@@ -157,4 +170,4 @@ def _bands(side: int, tile: int, overlap: int) -> list[tuple[int, Tensor]]:
     hat = torch.minimum(ramp, ramp.flip(0)).clamp(max=1)
     for start in starts:
         total[start : start + tile] += hat
-    return [(start, hat / total[start : start + tile]) for start in starts]
+    return [(start, (hat / total[start : start + tile]).to(device)) for start in starts]
