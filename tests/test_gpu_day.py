@@ -1,17 +1,17 @@
 """A day on a rented GPU, rehearsed: what a recorded step refuses and does, and how times become shares."""
 
 import json
-import subprocess
 import sys
 
 import pytest
 import torch
 from torch import nn
 
-from benchmarks.gpu_day import roofline, shares
+from benchmarks import gpu_day
+from benchmarks.speed import kind_of, shares
+from benchmarks.timing import Size, Step, convolutions, fresh, layers
 from course_lib.errors import UserError
 from course_lib.predict.recorded import Recorded
-from tools.checkout import ROOT
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -29,24 +29,70 @@ def test_a_recorded_step_is_the_step():
     assert sums == [[0.0 + sum(range(n + 1))] * 3 for n in range(6)]
 
 
-def test_a_roofline_by_hand(monkeypatch):
-    monkeypatch.setattr("benchmarks.gpu_day.Size.side", 8)
-    ((flop, moved),) = roofline(nn.Conv2d(3, 5, 3, padding=1), 2, training=False)
-    assert flop == 2 * (2 * 5 * 8 * 8) * 27 and moved == 2 * (2 * 3 * 64 + 2 * 5 * 64 + 5 * 27)
-    assert len(roofline(nn.Conv2d(3, 5, 3, padding=1), 2, training=True)) == 3
+def test_a_roofline_by_hand():
+    found = convolutions(nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU()), (2, 3, 8, 8), 2)
+    assert found == {"0": (2 * (2 * 5 * 8 * 8) * 27, 2 * (2 * 3 * 64 + 2 * 5 * 64 + 5 * 27))}
+    size = Size(widths=(2, 3), side=8)
+    forward, step = (layers(fresh(size), 2, size, precision="fp32", training=mode) for mode in (False, True))
+    assert len(forward) == 7 and step == forward * 3  # three nodes of two, one head
+
+
+def test_a_step_trains_and_its_loss_is_scaled_back():
+    size = Size(widths=(2, 3), side=8, batch=2)
+    steps = [Step(size, precision=precision, last=True) for precision in ("fp32", "bf16")]
+    losses = [[step(step.images, step.masks).item() for _ in range(30)] for step in steps]
+    assert all(some[-1] < some[0] - 0.05 for some in losses)
+    assert losses[0][0] == pytest.approx(losses[1][0], abs=0.05) and losses[0] != losses[1]
 
 
 def test_times_become_shares_of_the_peaks_of_the_same_run():
     peaks = [{"case": "matrix product bf16", "FLOP/s": 1e12}, {"case": "copy", "bytes/s": 1e9}]
     step = [{"case": "plain", "ms": 8.0}, {"case": "best", "ms": 2.0, "FLOP": 1e9, "format": "bf16"}]
     batch = [{"case": "b", "ms": 4.0, "layers": [[1e9, 1e3], [1e3, 1e6]]}]
-    shares({"peaks": peaks, "step": step, "batch": batch})
+    cut = [{"case": f"L{n}", "ms": ms, "MACs": macs, "layers": [[flop, 1e3]]}
+           for n, ms, macs, flop in ((2, 8.0, 100, 1e9), (1, 2.0, 10, 5e8))]  # fmt: skip
+    shares({"peaks": peaks, "step": step, "batch": batch, "pruning": cut})
     assert step[1]["times as fast"] == 4 and step[1]["of peak"] == pytest.approx(0.5) and "FLOP" not in step[1]
     assert batch[0]["roofline ms"] == pytest.approx(2) and batch[0]["of roofline"] == pytest.approx(0.5)
+    assert cut[1]["time over share of MACs"] == pytest.approx(2.5)
+    assert cut[1]["time over share of roofline"] == pytest.approx(0.5) and cut[1]["share of MACs"] == 0.1
 
 
-def test_a_stage_writes_its_rows(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.gpu_day", "--out", tmp_path, "--tiny", "--stage", "upsampling"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("void at::native::upsample_bilinear2d_out_frame<float>", "up-sampling"),
+        ("void cudnn::bn_fw_tr_1C11_kernel_NCHW<float>", "norm"),
+        ("at::native::batch_norm_transform_input_kernel", "norm"),
+        ("sm90_xmma_fprop_implicit_gemm_bf16bf16_bf16f32", "convolution"),
+        ("aten::convolution_backward", "convolution"),
+        ("void at::native::multi_tensor_apply_kernel<FusedAdamMathFunctor>", "optimiser"),
+        ("void at::native::vectorized_elementwise_kernel<4>", "else"),
+    ],
+)
+def test_kernels_are_told_apart_by_their_names(kernel, kind):
+    assert kind_of(kernel) == kind
+
+
+def test_a_day_goes_on_behind_a_stage_that_fails_and_skips_what_does_not_fit(tmp_path, monkeypatch, capfd):
+    calls = {
+        "peaks": [sys.executable, "-c", "raise SystemExit(3)"],
+        "step": [sys.executable, "-c", "import time; time.sleep(60)"],
+        "batch": [sys.executable, "-m", "benchmarks.speed", "--out", tmp_path, "--tiny", "--stages", "upsampling"],
+    }
+    monkeypatch.setattr(gpu_day, "call_of", lambda name, out, seconds, *, tiny: calls[name])
+    monkeypatch.setattr(gpu_day, "DEADLINES", {"peaks": 60, "step": 1, "batch": 60, "profile": 500})
+    found = gpu_day.all_stages(tmp_path, list(gpu_day.DEADLINES), 120, tiny=True)
+    said = capfd.readouterr().out
+    assert "peaks: ended with 3" in said and "step: its deadline passed" in said and "batch: done" in said
+    assert "profile: skipped" in said and found == {}
     rows = json.loads((tmp_path / "upsampling.json").read_text(encoding="utf-8"))
     assert len(rows) == 12 and all(row["ms"] > 0 for row in rows)
+
+
+def test_what_a_stopped_race_has_measured_is_found(tmp_path):
+    (tmp_path / "race_gpu.jsonl").write_text('{"device": "x"}\n{"entrant": "a", "val_iou": [0.5]}\n{"entra')
+    assert gpu_day.rows_in(tmp_path, "race_gpu") == [{"entrant": "a", "val_iou": [0.5]}]
+    (tmp_path / "race_gpu.json").write_text('{"rows": [{"entrant": "b"}]}')
+    assert gpu_day.rows_in(tmp_path, "race_gpu") == [{"entrant": "b"}]
+    assert gpu_day.rows_in(tmp_path, "step") == []

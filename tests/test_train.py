@@ -114,6 +114,17 @@ def test_validation_counts_every_batch_of_images(splits):
     assert [int(n) for n in validate(net, many, Setting())] == [times * int(n) for n in once]
 
 
+def test_validation_takes_as_many_images_as_pixels_fit(splits, monkeypatch):
+    net, seen = make(), []
+    net.register_forward_pre_hook(lambda net, inputs: seen.append(len(inputs[0])))
+    by_default = validate(net, splits.val, Setting())
+    monkeypatch.setitem(loop.VALIDATED, "cpu", 3 * 16 * 16)
+    found = validate(net, splits.val, Setting())
+    count = len(splits.val.images)
+    assert seen == [count] + [3] * (count // 3) + [count % 3] * (count % 3 > 0)
+    assert [int(n) for n in found] == [int(n) for n in by_default]
+
+
 def test_batches_cover_the_data_once_and_drop_the_incomplete_one(splits):
     part = splits.train
     seen = torch.cat([images for images, _ in batches(part, 4, torch.Generator().manual_seed(0), augmented=False)])

@@ -1,50 +1,59 @@
-"""The standings of the race: how many seconds until a net passes the score of the popular recipe?
+"""The standings of the race: in how few seconds can a net be trained to what the popular recipe makes of it?
 
-The popular recipe's last validation IoU is the mark. `benchmarks/race.py` says what each entrant does, and measures.
+`benchmarks/race.py` has the rules, says what each entrant does, and measures.
 """
 
 from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any
 
+from scipy.stats import ttest_ind
+
 POPULAR = "popular recipe"
-Row = dict[str, Any]  # of data/results/race.json
+SEEDS, ALPHA = 20, 0.01  # an entrant passes with so many runs, and a p-value below this one
+Row = dict[str, Any]  # of data/results/race.json and race_clock.json
 
 
-def mark_of(rows: Sequence[Row]) -> float:
-    """What the popular recipe ends with: its last validation IoU, the mean over seeds."""
-    return mean(row["val_iou"][-1] for row in rows if row["entrant"] == POPULAR)
+def scores_of(rows: Sequence[Row], entrant: str) -> list[float]:
+    """The validation IoU after the last epoch of each of its runs."""
+    return [row["val_iou"][-1] for row in rows if row["entrant"] == entrant]
 
 
-def seconds_to(mark: float, row: Row) -> float | None:
-    """Seconds until the first epoch whose validation IoU reaches the mark; None where no epoch does."""
-    passed = [n for n, score in enumerate(row["val_iou"], start=1) if score >= mark]
-    return sum(row["seconds_of_epochs"][: passed[0]]) if passed else None
+def above(rows: Sequence[Row], entrant: str) -> float | None:
+    """p of "its mean is not above that of the popular recipe", one-sided; None where there are fewer than two runs.
+
+    Welch's t-test of two samples: that the mark itself is a mean of some runs counts as well (Welch, 1947).
+    """
+    ours, mark = scores_of(rows, entrant), scores_of(rows, POPULAR)
+    if min(len(ours), len(mark)) < 2:
+        return None
+    return float(ttest_ind(ours, mark, equal_var=False, alternative="greater").pvalue)
 
 
-def standings(rows: Sequence[Row]) -> list[Row]:
+def standings(rows: Sequence[Row], clock: Sequence[Row]) -> list[Row]:
     """One line an entrant, in the order in which the rows name them.
 
-    "seconds" is the mean over seeds to the mark, None where a seed missed it; for the popular recipe, which sets the
-    mark, that of its whole run. "times as fast" is against the popular recipe. A "record" is faster than all before it.
+    "seconds" are those of a warm process, "fresh" those of a new one, where they were taken; "times as fast" is against
+    the popular recipe, which sets the mark. A "record" passes and is faster than all that passed before it.
     """
-    mark, best, lines = mark_of(rows), float("inf"), []
-    popular_seconds = mean(row["seconds"] for row in rows if row["entrant"] == POPULAR)
+    best, lines, timed = float("inf"), [], {row["entrant"]: row for row in clock}
     for name in dict.fromkeys(row["entrant"] for row in rows):
-        runs = [row for row in rows if row["entrant"] == name]
-        times = [row["seconds"] if name == POPULAR else seconds_to(mark, row) for row in runs]
-        passed = [time for time in times if time is not None]
-        seconds = mean(passed) if len(passed) == len(runs) else None
-        record = seconds is not None and seconds < best
+        scores, p, sets = scores_of(rows, name), above(rows, name), name == POPULAR
+        passed = sets or (p is not None and p < ALPHA and len(scores) >= SEEDS)
+        seconds = timed.get(name, {}).get("seconds")
+        record = passed and seconds is not None and seconds < best
         best = seconds if record else best
         line = {
             "entrant": name,
-            "epochs": runs[0]["epochs"],
-            "passed": "sets it" if name == POPULAR else f"{len(passed)} of {len(runs)}",
+            "epochs": len(next(row for row in rows if row["entrant"] == name)["val_iou"]),
+            "seeds": len(scores),
+            "IoU": mean(scores),
+            "sd": stdev(scores) if len(scores) > 1 else None,
+            "p": None if sets else p,
+            "passed": "sets it" if sets else "yes" if passed else "no",
             "seconds": seconds,
-            "spread": stdev(passed) if seconds is not None and len(passed) > 1 else None,
-            "times as fast": None if seconds is None else popular_seconds / seconds,
-            "last IoU": mean(row["val_iou"][-1] for row in runs),
+            "fresh": timed.get(name, {}).get("fresh"),
+            "times as fast": timed[POPULAR]["seconds"] / seconds if seconds and POPULAR in timed else None,
             "record": "yes" if record else "",
         }
         lines.append(line)

@@ -27,6 +27,7 @@ from course_lib.train.checkpoint import Training
 from course_lib.train.identity import kind_of, name_of
 
 Row = dict[str, float]
+VALIDATED = {"cuda": 256 * 96 * 96}  # pixels that are scored at once; on a CPU those of 32 images
 AT_ONCE = {"cuda": 1024}  # images that are changed at random together; on a CPU those of one batch
 KINDS = {  # of the numbers of a recipe: types, and the least
     "batch_size": ((int,), 1), "lr": ((float, int), 0), "weight_decay": ((float, int), 0), "eps": ((float, int), 0),
@@ -102,7 +103,7 @@ def fit(
         try:
             learner.train()
             losses, lr = _epoch(step, train, training, recipe)
-            counts = validate(model, val, setting)
+            counts = validate(net, val, setting)  # not compiled: each new number of images would be compiled anew
         except torch.OutOfMemoryError as problem:
             raise UserError(f"the GPU's memory is full: use a batch_size below {recipe.batch_size}") from problem
         row = {"epoch": epoch, "loss": _mean_if_finite(losses, epoch, recipe.lr), "val_iou": _mean(iou(counts), counts)}
@@ -181,13 +182,15 @@ def batches(
 
 
 @torch.no_grad()
-def validate(model: nn.Module, split: Split, setting: Setting) -> Counts:
-    """Pooled pixel counts (K,), of each class, of the mean of heads at threshold 0.5; leaves the model evaluating."""
-    model.eval()
-    mine, inputs = distributed.my_part(), inputs_of(model)  # counts add up exactly over processes
-    counts = torch.zeros(3, split.masks.shape[1], dtype=torch.int64, device=split.images.device)
-    for images, masks in zip(split.images[mine].split(32), split.masks[mine].split(32), strict=True):
-        predicted = probability(setting.forward(model, as_input(images, inputs))) > 0.5
+def validate(net: nn.Module, split: Split, setting: Setting) -> Counts:
+    """Pooled pixel counts (K,), of each class, of the mean of heads at threshold 0.5; leaves the net evaluating."""
+    net.eval()
+    mine, inputs = distributed.my_part(), inputs_of(net)  # counts add up exactly over processes
+    pixels, device = split.masks[0, 0].numel(), split.images.device
+    many = max(1, VALIDATED.get(device.type, 32 * pixels) // pixels)
+    counts = torch.zeros(3, split.masks.shape[1], dtype=torch.int64, device=device)
+    for images, masks in zip(split.images[mine].split(many), split.masks[mine].split(many), strict=True):
+        predicted = probability(setting.forward(net, as_input(images, inputs))) > 0.5
         counts += torch.stack(count(predicted.transpose(0, 1), masks.transpose(0, 1)))
     return Counts(*distributed.total(counts))
 
