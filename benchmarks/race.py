@@ -21,8 +21,9 @@ Each entrant keeps what the one before it changed and changes one thing more.
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import cos, pi
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -188,7 +189,37 @@ def whole_epoch(
     yield from zip(standardise(images).split(batch_size), masks.split(batch_size), strict=True)
 
 
-RACE = {  # on a CPU, at widths 8 to 128
-    POPULAR: Entrant("SGD, 100 epochs of batches of 16, fp32, images changed one by one", one_by_one=True),
-}
-RACE_GPU = dict(RACE)
+def ladder(*rungs: tuple[str, str, dict[str, Any]]) -> dict[str, Entrant]:
+    """The popular recipe, then an entrant a rung: its name, what is new, and the attributes that differ from the rung
+    before (from the popular recipe with its images changed by the batch, for the first).
+    """
+    found = {POPULAR: Entrant("SGD, 100 epochs of batches of 16, fp32, images changed one by one", one_by_one=True)}
+    entrant = Entrant("")
+    for name, changed, differs in rungs:
+        found[name] = entrant = replace(entrant, changed=changed, **differs)
+    return found
+
+
+SMALL_FIRST = {"sizes": (1 / 2, 3 / 4, 1)}
+RACE = ladder(  # on a CPU, at widths 8 to 128 and 64x64
+    ("AdamW", "whole batches; AdamW and one cycle, 15 epochs", {"adamw": True, "epochs": 15}),
+    ("fast setting", "channels last, half precision", {"fast": True}),
+    (
+        "colours kept",
+        "no random brightness and contrast, a higher rate, 6 epochs",
+        {"colours": False, "rate": 1e-2, "epochs": 6},
+    ),
+    ("small first", "images at 1/2 of their side, then 3/4, then whole", SMALL_FIRST),
+    ("small batches", "batches of 8, 4 epochs", {"batch": 8, "epochs": 4}),
+    ("smaller still", "at 1/2 for three epochs, at 3/4 for the last", {"sizes": (1 / 2, 1 / 2, 1 / 2, 3 / 4)}),
+    ("all heads", "deep supervision", {"heads": True}),
+)
+RACE_GPU = ladder(  # at widths 32 to 512 and 96x96; epochs are guesses from the race above, no GPU has seen them
+    ("whole batches", "images changed on the device, all of an epoch at once", {}),
+    ("recorded", "channels last, half precision, the step recorded", {"fast": True, "record": True}),
+    ("AdamW", "AdamW and one cycle, 20 epochs", {"adamw": True, "epochs": 20}),
+    ("colours kept", "no random brightness and contrast, 10 epochs", {"colours": False, "epochs": 10}),
+    ("small first", "images at 1/2 of their side, then 3/4, then whole", SMALL_FIRST),
+    ("small batches", "batches of 8, 8 epochs", {"batch": 8, "epochs": 8}),
+    ("smaller still", "at 1/2 for three quarters, at 3/4 for the rest", {"sizes": (1 / 2, 1 / 2, 1 / 2, 3 / 4)}),
+)

@@ -28,11 +28,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from benchmarks.race import one_by_one
-from benchmarks.timing import DEVICE, FORMATS, GPU, TINY, Row, Size, Step, convolutions, finish, fresh, layers, row_of
+from benchmarks.timing import DEVICE, FORMATS, GPU, TINY, Row, Size, Step, finish, fresh, layers, row_of
 from course_lib.data import draw
 from course_lib.files import write
 from course_lib.grid import NestedUNet
-from course_lib.measure import macs, parameters
+from course_lib.measure import convolution_costs, kind_of, macs, parameters, roofline_seconds
 from course_lib.predict.recorded import Recorded
 from course_lib.predict.setting import Setting, folded
 from course_lib.results import as_json, machine, store, table
@@ -57,6 +57,7 @@ LEVERS: dict[str, tuple[Row, bool, bool]] = {  # options of Step, cuDNN tries it
     "bf16, channels last, fused, recorded": (BEST, False, True),
     "bf16, channels last, fused, search, recorded": (BEST, True, True),
     "fp16, channels last, fused, search, recorded": (BEST | {"precision": "fp16"}, True, True),
+    "bf16, channels last, fused, search, recorded, no bias": (BEST | {"bias": False}, True, True),
 }
 
 
@@ -221,7 +222,7 @@ def convolution(size: Size) -> Rows:
     torch.backends.cudnn.benchmark = True
     net = fresh(size).to(torch.bfloat16, memory_format=torch.channels_last)
     shape = size.batch, 3, size.side, size.side
-    limits, modules = convolutions(net, shape, number=2), dict(net.named_modules())
+    limits, modules = convolution_costs(net, shape, number=2), dict(net.named_modules())
     for name, (flop, moved) in limits.items():
         conv, row = modules[name], int(name.removeprefix("conv")[0]) if name.startswith("conv") else 0
         x = torch.rand(size.batch, conv.in_channels, size.side >> row, size.side >> row, device=DEVICE)
@@ -280,26 +281,13 @@ def timeline(size: Size) -> Rows:
         yield from ({"case": case, "kernel": kind, "when": spans} for kind, spans in sorted(found.items()))
 
 
-def kind_of(kernel: str) -> str:
-    """What a kernel, or an operation of a CPU, is there for, by its name."""
-    for kind, parts in (
-        ("up-sampling", ("upsample",)),
-        ("norm", ("batch_norm", "bn_fw", "bn_bw", "batchnorm")),
-        ("optimiser", ("multi_tensor", "adam", "lerp", "addcdiv", "addcmul")),
-        ("convolution", ("conv", "gemm", "xmma", "cutlass", "cudnn", "wgrad", "dgrad", "nchwToNhwc", "nhwcToNchw")),
-    ):
-        if any(part.lower() in kernel.lower() for part in parts):
-            return kind
-    return "else"
-
-
 def feeding(size: Size) -> Rows:
     """What it takes to have one changed batch on the device: images one by one, or whole batches where they lie."""
     train, count = draw(max(20, 10 * size.batch), size.side).train, size.batch
     there = train._replace(images=train.images.to(DEVICE), masks=train.masks.to(DEVICE))
 
     def one() -> None:
-        for tensor in next(one_by_one(train, count, Generator().manual_seed(0))):
+        for tensor in next(one_by_one(train, count, 0, workers=0)):
             tensor.to(DEVICE)
 
     def epoch() -> None:
@@ -399,7 +387,8 @@ def shares(stages: dict[str, list[Row]]) -> None:
             row["of peak"] = work / (row["ms"] / 1000) / top[form]["FLOP/s"]
         if limits and {form, "copy"} <= set(top):
             peak, bandwidth = top[form]["FLOP/s"], top["copy"]["bytes/s"]
-            row["roofline ms"] = 1000 * sum(max(flop / peak, moved / bandwidth) for flop, moved in limits)
+            least = [roofline_seconds(*each, peak=peak, bandwidth=bandwidth) for each in limits]
+            row["roofline ms"] = 1000 * sum(least)
             row["of roofline"] = row["roofline ms"] / row["ms"]
     for rows in (stages.get(name, []) for name in ("step", "inference", "feeding", "processes")):
         for row in rows:

@@ -1,10 +1,5 @@
-"""How anything here is timed: blocks of one case after calls that warm up, on a GPU between CUDA events.
+"""How anything here is timed: blocks of one case after calls that warm up, on a GPU between CUDA events."""
 
-And against what a time is held: the arithmetic and the bytes of every convolution, which the peaks of the same machine
-turn into the shortest time that they could take (the roofline of Williams, Waterman and Patterson, 2009).
-"""
-
-import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -14,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_lib.grid import NestedUNet
+from course_lib.grid import NestedUNet, VGGBlock
 from course_lib.losses import bce_dice, deep_supervision
+from course_lib.measure import convolution_costs
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
@@ -82,7 +78,8 @@ class Step:
     """A training step: forward, the loss on all heads, backward, AdamW.
 
     `net` is UNet++ with all heads, or any other. `fused` is the optimiser in one kernel, with its learning rate as a
-    tensor, so that the step can be recorded; else PyTorch's own choice, which is all tensors at once on a GPU.
+    tensor, so that the step can be recorded; else PyTorch's own choice, which is all tensors at once on a GPU. Without
+    `bias` the convolutions have none, as the norm behind them takes it away again.
     """
 
     def __init__(
@@ -92,10 +89,13 @@ class Step:
         precision: str = "fp32",
         last: bool = False,
         fused: bool = False,
+        bias: bool = True,
         batch: int = 0,
         net: nn.Module | None = None,
     ):
         self.net, self.format = (net or fresh(size)).to(DEVICE).train(), FORMATS[precision]
+        for block in () if bias else [module for module in self.net.modules() if isinstance(module, VGGBlock)]:
+            block.conv1.bias = block.conv2.bias = None
         layout = torch.channels_last if last else torch.contiguous_format
         self.net.to(memory_format=layout)
         options = {"fused": True, "capturable": GPU} if fused else {}
@@ -123,27 +123,8 @@ class Step:
         return lambda: run(self.images, self.masks)
 
 
-def convolutions(net: nn.Module, shape: tuple[int, ...], number: int) -> dict[str, tuple[float, float]]:
-    """Name -> (FLOP, bytes) of every convolution of one forward pass, `number` bytes a number."""
-    found: dict[str, tuple[float, float]] = {}
-    shadow = copy.deepcopy(net).to("meta").float().eval()
-
-    def note(name: str) -> Callable:
-        def hook(conv: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            flop = 2.0 * output.numel() * conv.weight.numel() / conv.out_channels
-            found[name] = flop, number * (inputs[0].numel() + output.numel() + conv.weight.numel())
-
-        return hook
-
-    for name, module in shadow.named_modules():
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(note(name))
-    shadow(torch.empty(shape, device="meta"))
-    return found
-
-
 def layers(net: nn.Module, count: int, size: Size, *, precision: str, training: bool) -> list[tuple[float, float]]:
     """(FLOP, bytes) of each convolution; in training three times, forward and both gradients."""
     shape = (count, 3, size.side, size.side)
-    found = convolutions(net, shape, FORMATS[precision].itemsize)
+    found = convolution_costs(net, shape, number=FORMATS[precision].itemsize)
     return list(found.values()) * (3 if training else 1)

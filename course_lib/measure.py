@@ -18,6 +18,12 @@ from course_lib.grid import NestedUNet
 from course_lib.losses import Loss, bce_dice, deep_supervision
 
 Node = tuple[int, int]  # (i, j) of x^{i,j}
+KINDS = {  # of kernels, by parts of the names that cuDNN, CUTLASS and PyTorch give them
+    "up-sampling": ("upsample",),
+    "norm": ("batch_norm", "batchnorm", "bn_fw", "bn_bw"),
+    "optimiser": ("multi_tensor", "adam", "lerp", "addcdiv", "addcmul"),
+    "convolution": ("conv", "gemm", "xmma", "cutlass", "cudnn", "wgrad", "dgrad", "nchwtonhwc", "nhwctonchw"),
+}
 
 
 def parameters(net: nn.Module) -> int:
@@ -166,6 +172,44 @@ def node_gradients(net: NestedUNet, images: Tensor, masks: Tensor, *, loss: Loss
     gradients = {(i, j): net.node(i, j).conv1.weight.grad for i, j in net.nodes}
     net.zero_grad(set_to_none=True)
     return {node: 0.0 if g is None else g.square().mean().sqrt().item() for node, g in gradients.items()}
+
+
+def convolution_costs(
+    net: nn.Module, shape: tuple[int, int, int, int], *, number: int = 4
+) -> dict[str, tuple[float, float]]:
+    """Name -> (FLOP, bytes) of every convolution in a forward pass of images (N, C, H, W), two FLOP a MAC.
+
+    The bytes are those of its input, its output and its weights, each moved once, `number` bytes a number: what no
+    implementation can go below. Their quotient says which limit comes first (`roofline_seconds`).
+    """
+    found: dict[str, tuple[float, float]] = {}
+
+    def note(name: str) -> Callable:
+        def hook(conv: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            flop = 2.0 * output.numel() * conv.weight.numel() / conv.out_channels
+            found[name] = flop, float(number * (inputs[0].numel() + output.numel() + conv.weight.numel()))
+
+        return hook
+
+    shadow = copy.deepcopy(net).to("meta").float().eval()
+    for name, module in shadow.named_modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(note(name))
+    shadow(torch.empty(shape, device="meta"))
+    return found
+
+
+def roofline_seconds(flop: float, moved: float, *, peak: float, bandwidth: float) -> float:
+    """The least seconds for `flop` at `peak` FLOP/s and `moved` bytes at `bandwidth` bytes/s, whichever takes longer
+    (the roofline of Williams, Waterman and Patterson, 2009).
+    """
+    return max(flop / peak, moved / bandwidth)
+
+
+def kind_of(kernel: str) -> str:
+    """What a kernel of a GPU, or an operation of a CPU, is there for, told by its name: one of KINDS."""
+    lower = kernel.lower()
+    return next((kind for kind, parts in KINDS.items() if any(part in lower for part in parts)), "else")
 
 
 def _doubled(ends: np.ndarray) -> np.ndarray:

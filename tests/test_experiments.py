@@ -6,6 +6,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from threading import Barrier
 from time import sleep
+from typing import ClassVar
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from course_lib.errors import UserError
 from course_lib.files import append
 from course_lib.grid import NestedUNet
 from course_lib.measure import macs, matched_widths, parameters
+from course_lib.results.race import POPULAR
 from tests.weights import same_weights
 
 
@@ -88,7 +90,7 @@ def test_weights_depend_on_the_seed_alone():
 def test_no_two_runs_of_an_experiment_are_the_same(name):
     runs = EXPERIMENTS[name].runs
     assert len({json.dumps(values) for values in runs}) == len(runs)
-    assert {"seed"} <= set.intersection(*map(set, runs))
+    assert EXPERIMENTS[name].alone or {"seed"} <= set.intersection(*map(set, runs))
 
 
 def tiny_splits(*_, seed=0, look=None, progress=True):
@@ -106,8 +108,11 @@ def small(monkeypatch):
         seed, widths=(1, 2, 2, 2, 3)[: len(widths)], **config))  # fmt: skip
     monkeypatch.setattr(experiments, "train_and_score", lambda net, splits, *, epochs, **options: train(
         net, splits, epochs=1, **options))  # fmt: skip
-    for name, entrant in experiments.RACE.items():
-        monkeypatch.setitem(experiments.RACE, name, replace(entrant, epochs=1))
+    for race in (experiments.RACE, experiments.RACE_GPU):
+        for name, entrant in race.items():
+            monkeypatch.setitem(race, name, replace(entrant, epochs=1, one_by_one=False))
+    monkeypatch.setattr(experiments.Entrant, "net", lambda entrant, widths, seed: make(
+        seed, widths=(1, 2, 2, 2, 3)[: len(widths)], deep_supervision=entrant.heads))  # fmt: skip
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -151,8 +156,43 @@ def test_several_workers_measure_the_same_rows_in_the_same_order(folders, monkey
 class ThreadPool(ThreadPoolExecutor):
     """Threads in place of processes, which would not know what a test has replaced."""
 
-    def __init__(self, workers, mp_context, initializer, initargs):
+    def __init__(self, workers, mp_context, initializer, initargs, max_tasks_per_child):
         super().__init__(workers)
+        self.of_one_run.append((workers, max_tasks_per_child))
+
+    of_one_run: ClassVar[list] = []
+
+
+def test_where_time_counts_each_run_has_a_fresh_process_for_itself(folders, monkeypatch):
+    monkeypatch.setattr(experiments, "ProcessPoolExecutor", ThreadPool)
+    monkeypatch.setattr(ThreadPool, "of_one_run", [])
+    counting(monkeypatch)
+    experiments.run("tiny", workers=3)
+    monkeypatch.setitem(EXPERIMENTS, "tiny", replace(EXPERIMENTS["tiny"], alone=True))
+    experiments.run("tiny", workers=3)
+    assert ThreadPool.of_one_run == [(3, None), (1, 1)]
+
+
+def test_a_race_of_many_seconds_is_timed_once_and_a_short_one_four_times(small, monkeypatch):
+    made = []
+    monkeypatch.setattr(experiments, "train", lambda entrant, net, splits, seed: made.append(seed) or iter(
+        [{"seconds": second + seed} for second in (1.0, 2.0)]))  # fmt: skip
+    row = experiments.measure_clock(POPULAR)
+    assert made == [0, 1, 2, 3] and row["fresh"] == 3 and row["seconds"] == 7 and row["seconds_of_epochs"] == [3, 4]
+    monkeypatch.setattr(experiments, "SHORT", 2)
+    assert experiments.measure_clock(POPULAR) == {"fresh": 3, "seconds": 3, "seconds_of_epochs": [1, 2]}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_after_its_seconds_no_further_run_begins_and_another_call_goes_on(tmp_path, monkeypatch, capsys, workers):
+    monkeypatch.setattr(experiments, "ProcessPoolExecutor", ThreadPool)
+    measured = counting(monkeypatch)
+    path = experiments.run("tiny", workers, out=tmp_path, seconds=-1)
+    assert path == tmp_path / "tiny.jsonl" and "1 of 3 runs are done; the same command" in capsys.readouterr().out
+    while path.suffix == ".jsonl":
+        path = experiments.run("tiny", workers, out=tmp_path, seconds=-1)
+    assert path == tmp_path / "tiny.json" and {seed for _, seed in measured} == {1, 2, 3}
+    assert [row["seed"] for row in json.loads(path.read_text())["rows"]] == [1, 2, 3]
 
 
 def test_finished_runs_are_known_by_what_they_are_and_not_by_their_number(folders, monkeypatch):
@@ -233,8 +273,11 @@ def test_the_gpu_versions_have_the_papers_widths(small, monkeypatch):
     monkeypatch.setattr(experiments, "fresh", lambda seed, widths, **config: asked.append(widths) or make(
         seed, widths=widths, **config))  # fmt: skip
     monkeypatch.setattr(experiments, "load", lambda name, size, **options: asked.append(size) or tiny_splits())
-    for name, net in (("verdict_gpu", {"net": "unet++"}), ("race_gpu", {"entrant": "short"})):
-        EXPERIMENTS[name].measure(**net, seed=0)
+    EXPERIMENTS["verdict_gpu"].measure(net="unet++", seed=0)
+    made = experiments.Entrant.net
+    monkeypatch.setattr(experiments.Entrant, "net", lambda entrant, widths, seed: asked.append(widths) or made(
+        entrant, widths, seed))  # fmt: skip
+    EXPERIMENTS["race_gpu"].measure(entrant=POPULAR, seed=0)
     assert asked == [96, (32, 64, 128, 256, 512)] * 2
 
 

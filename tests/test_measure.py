@@ -239,3 +239,29 @@ def test_the_u_nets_that_cost_what_unetpp_costs(cost, first):
     widths = measure.matched_widths(cost(NestedUNet()), cost, widths=WIDTHS)
     assert widths[0] == first
     assert cost(NestedUNet(widths=widths, wiring="unet")) == pytest.approx(cost(NestedUNet()), rel=0.002)
+
+
+def test_the_costs_of_a_convolution_by_hand():
+    net = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 2, 1)).to(torch.bfloat16)
+    found = measure.convolution_costs(net, (2, 3, 8, 6), number=2)
+    flop, moved = 2 * (2 * 5 * 48) * 27, 2 * (2 * 3 * 48 + 2 * 5 * 48 + 5 * 27)
+    assert list(found) == ["0", "2"] and found["0"] == (flop, moved)
+    assert next(net.parameters()).dtype == torch.bfloat16 and next(net.parameters()).device.type == "cpu"
+    assert measure.roofline_seconds(flop, moved, peak=flop, bandwidth=2 * moved) == 1
+    assert measure.roofline_seconds(flop, moved, peak=flop, bandwidth=moved / 4) == 4
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("void at::native::upsample_bilinear2d_out_frame<float>", "up-sampling"),
+        ("void cudnn::bn_fw_tr_1C11_kernel_NCHW<float>", "norm"),
+        ("at::native::batch_norm_transform_input_kernel", "norm"),
+        ("sm90_xmma_fprop_implicit_gemm_bf16bf16_bf16f32", "convolution"),
+        ("aten::convolution_backward", "convolution"),
+        ("void at::native::multi_tensor_apply_kernel<FusedAdamMathFunctor>", "optimiser"),
+        ("void at::native::vectorized_elementwise_kernel<4>", "else"),
+    ],
+)
+def test_kernels_are_told_apart_by_their_names(kernel, kind):
+    assert measure.kind_of(kernel) == kind

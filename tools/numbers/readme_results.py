@@ -1,8 +1,8 @@
 """Put the tables of both READMEs between their marks, as measured: python -m tools.numbers.readme_results
 
-A mark is `<!-- results: NAME -->` for data/results/NAME.json, `<!-- results: NAME, TABLE, SHAPE -->` for a table of a
-benchmark, `<!-- results: gpu_day, STAGE -->` for a stage of a day on a rented GPU, `<!-- results: lessons -->` for the
-lessons there are. The table ends at `<!-- end -->`.
+A mark is `<!-- results: NAME -->` for data/results/NAME.json, `<!-- results: NAME, STAGE -->` for a stage of a
+benchmark (speed, gpu_day), `<!-- results: lessons -->` for the lessons there are. The table ends at `<!-- end -->`. Of
+what was not measured yet a sentence stands in its place.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any
 
 from course_lib.errors import UserError
 from course_lib.results import load_results, markdown
-from course_lib.results.race import mark_of, standings
+from course_lib.results.race import standings
 from tools.checkout import ROOT
 from tools.command import command
 from tools.notebooks.source import front, sources
@@ -28,14 +28,15 @@ def shown(asked: str) -> str:
     if asked == "lessons":
         return lessons_table()
     name, *which = asked.split(", ")
-    stored = load_results(name)
-    if name == "gpu_day":
-        return day_table(stored, *which)
+    try:
+        stored = load_results(name)
+    except UserError:
+        return f"Not measured yet: `python -m benchmarks.experiments {name}`.\n"
     if which:
-        return speed_table(stored, *which)
+        return stage_table(stored, *which)
     measured = stored["measured"]
     origin = f"Measured on {measured['device']}, {measured['date']}: `{stored['command']}`"
-    table = race_table(stored) if name.startswith("race") else table_of(stored)
+    table = race_table(stored, load_results(name.replace("race", "race_clock"))) if "race" in name else table_of(stored)
     return f"{stored['about']} {origin} ([data](data/results/{name}.json)).\n\n{table}"
 
 
@@ -67,37 +68,37 @@ def table_of(stored: dict[str, Any]) -> str:
     return markdown(lines) + "\n"
 
 
-def race_table(stored: dict[str, Any]) -> str:
+def race_table(stored: dict[str, Any], clock: dict[str, Any]) -> str:
     """One line an entrant; a record is bold."""
     lines = []
-    for line in standings(stored["rows"]):
-        spread = "" if line["spread"] is None else f" ± {line['spread']:.1f}"
-        seconds = "-" if line["seconds"] is None else f"{line['seconds']:.1f}{spread}"
+    for line in standings(stored["rows"], clock["rows"]):
+        seconds = "not measured yet" if line["seconds"] is None else f"{line['seconds']:.1f}"
+        times = "-" if line["times as fast"] is None else f"{line['times as fast']:.1f}"
         lines.append(
             {
                 "entrant": line["entrant"],
                 "epochs": line["epochs"],
-                "passed the mark": line["passed"],
+                "seeds": line["seeds"],
+                "IoU at the end": f"{line['IoU']:.3f}" + ("" if line["sd"] is None else f" ± {line['sd']:.3f}"),
+                "p": "-" if line["p"] is None else f"{line['p']:.1g}",
+                "passed": line["passed"],
                 "seconds": f"**{seconds}**" if line["record"] else seconds,
-                "IoU at its end": line["last IoU"],
+                "times as fast": times,
             }
         )
-    mark = f"The mark is {mark_of(stored['rows']):.3f}; bold: faster than every entrant above it."
-    return f"{markdown(lines)}\n\n{mark}\n"
+    said = (
+        f"The seconds are those of `{clock['command']}` on {clock['measured']['device']}, {clock['measured']['date']}."
+    )
+    return f"{markdown(lines)}\n\n{said} Bold: passed, and faster than every entrant above that passed.\n"
 
 
-def day_table(stored: dict[str, Any], stage: str) -> str:
-    """One stage of the day on a rented GPU."""
+def stage_table(stored: dict[str, Any], stage: str) -> str:
+    """One stage of a benchmark: milliseconds without decimals from ten on, ratios with two decimals."""
     rows = [row for row in stored["rows"] if row["stage"] == stage]
-    columns = [column for column in rows[0] if column not in ("stage", "format", "MACs")]
-    return markdown([{column: _digits(column, row[column]) for column in columns} for row in rows]) + "\n"
-
-
-def speed_table(stored: dict[str, Any], name: str, shape: str) -> str:
-    """One table of a benchmark: milliseconds without decimals from ten on, ratios with two decimals."""
-    rows = [row for row in stored["rows"] if (row["table"], row["shape"]) == (name, shape)]
-    columns = [column for column in rows[0] if column not in ("table", "shape")]
-    return markdown([{column: _digits(column, row[column]) for column in columns} for row in rows]) + "\n"
+    if not rows:
+        return "Not measured yet.\n"
+    columns = [column for column in rows[0] if column not in ("stage", "format", "MACs", "parameters")]
+    return markdown([{column: _digits(column, row.get(column)) for column in columns} for row in rows]) + "\n"
 
 
 def _digits(column: str, value: Any) -> str:
