@@ -198,7 +198,7 @@ def measure_relatives(net: str, seed: int) -> Row:
 def measure_race(entrant: str, seed: int, *, scale: Scale = ON_CPU, race: dict[str, Entrant] = RACE) -> Row:
     """Validation IoU of every epoch; the test part is left alone."""
     splits, entering = load("bbbc038", scale.size, progress=False), race[entrant]
-    log = list(train(entering, entering.net(scale.widths, seed), splits, seed))
+    log = list(train(entering, entering.net(scale.widths, seed), splits, seed, workers=0))
     return {
         "changed": entering.changed,
         "val_iou": [round(row["val_iou"], 4) for row in log],
@@ -319,7 +319,11 @@ EXPERIMENTS = {
         partial(measure_clock, scale=ON_GPU, race=RACE_GPU),
         alone=True,
     ),
-    "race_tiny": Experiment("A rehearsal of race_gpu.", entries(RACE_TINY), partial(measure_race, **REHEARSED)),
+    "race_tiny": Experiment(
+        "A rehearsal of race_gpu.",
+        [{"entrant": e, "seed": s} for s, e in product(range(2), RACE_TINY)],
+        partial(measure_race, **REHEARSED),
+    ),
     "race_clock_tiny": Experiment(
         "A rehearsal of race_clock_gpu.",
         [{"entrant": e} for e in RACE_TINY],

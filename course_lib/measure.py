@@ -4,6 +4,7 @@ import copy
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 
 import numpy as np
@@ -174,9 +175,7 @@ def node_gradients(net: NestedUNet, images: Tensor, masks: Tensor, *, loss: Loss
     return {node: 0.0 if g is None else g.square().mean().sqrt().item() for node, g in gradients.items()}
 
 
-def convolution_costs(
-    net: nn.Module, shape: tuple[int, int, int, int], *, number: int = 4
-) -> dict[str, tuple[float, float]]:
+def convolution_costs(net: nn.Module, shape: Sequence[int], *, number: int = 4) -> dict[str, tuple[float, float]]:
     """Name -> (FLOP, bytes) of every convolution in a forward pass of images (N, C, H, W), two FLOP a MAC.
 
     The bytes are those of its input, its output and its weights, each moved once, `number` bytes a number: what no
@@ -184,18 +183,15 @@ def convolution_costs(
     """
     found: dict[str, tuple[float, float]] = {}
 
-    def note(name: str) -> Callable:
-        def hook(conv: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            flop = 2.0 * output.numel() * conv.weight.numel() / conv.out_channels
-            found[name] = flop, float(number * (inputs[0].numel() + output.numel() + conv.weight.numel()))
-
-        return hook
+    def note(name: str, conv: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        flop = 2.0 * output.numel() * conv.weight.numel() / conv.out_channels
+        found[name] = flop, float(number * (inputs[0].numel() + output.numel() + conv.weight.numel()))
 
     shadow = copy.deepcopy(net).to("meta").float().eval()
     for name, module in shadow.named_modules():
         if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(note(name))
-    shadow(torch.empty(shape, device="meta"))
+            module.register_forward_hook(partial(note, name))
+    shadow(torch.empty(*shape, device="meta"))
     return found
 
 

@@ -66,54 +66,46 @@ def wide(a, b):
     return verdict(a, b, table="verdict_gpu").mean
 
 
-def speed(table, key, ending, shape="16x3x96x96", stored="speed"):
-    """One number of a benchmark's table: of the case whose name ends so."""
-    rows = [row for row in load_results(stored)["rows"] if (row["table"], row["shape"]) == (table, shape)]
-    return next(row[key] for row in rows if row["case"].endswith(ending))
+def cell(name, stage, case, key="ms"):
+    """One number of a benchmark: of the first row of this case."""
+    return column(name, key, stage=stage, case=case)[0]
 
 
-def on_gpu(table, key, ending):
-    return speed(table, key, ending, stored="speed_gpu")
+def cpu(stage, case, key="times as fast"):
+    return cell("speed", stage, case, key)
 
 
-def times(table, ending, stored="speed"):
-    return speed(table, "times as fast", ending, stored=stored)
+def day(stage, case, key="ms"):
+    """A number of the day on a rented GPU; of a profile, that of all kernels."""
+    return cell("gpu_day", stage, case, key)
 
 
-def times_on_gpu(table, ending):
-    return times(table, ending, "speed_gpu")
+def upsampling():
+    """Milliseconds of the largest kernel of a plain step."""
+    return next(row["ms"] for row in load_results("gpu_day")["rows"] if "upsample" in row.get("kernel", ""))
 
 
-def ms_at_the_peak():
-    """Of a training step in bf16, on the GPU, at the rate of its matrix product."""
-    time, share = (on_gpu("training step", key, "channels last, bf16") for key in ("median ms", "of peak"))
-    return time * share
+def share(name, level, key):
+    """Of the whole net's, of one cut to this level."""
+    return 100 * cell(name, "pruning", f"L{level}", key) / cell(name, "pruning", "L4", key)
 
 
-def day(stage, case, number=0):
-    """Milliseconds in one stage of the day on a rented GPU; of a profile, all kernels or the largest."""
-    return column("gpu_day", "ms", stage=stage, case=case)[number]
+def recorded_gain(batch):
+    by_hand = f"{BEST}, search"
+    return day("batch", f"{by_hand}, batch {batch}") / day("batch", f"{by_hand}, recorded, batch {batch}")
 
 
-def day_times(case):
-    return day("step", "plain fp32") / day("step", case)
+def at_the_roof():
+    """Milliseconds of the convolutions of a training step of 16 images in half precision."""
+    return day("batch", f"{BEST}, search, batch 16", "roofline ms")
 
 
-def last_on_gpu():
-    """Validation IoU at the end, UNet++ with all heads."""
-    return fmean(column("verdict_gpu", "val_iou", net="unet++, all heads"))
+def race(name, key="times as fast"):
+    lines = standings(load_results("race")["rows"], load_results("race_clock")["rows"])
+    return next(line[key] for line in lines if line["entrant"] == name)
 
 
-def against_the_fastest_round():
-    return speed("training step", "min", "plain fp32") / speed("training step", "median ms", "last, bf16")
-
-
-def race(name, key="times as fast", table="race"):
-    return next(line[key] for line in standings(load_results(table)["rows"]) if line["entrant"] == name)
-
-
-def over_share(level):
-    return speed("pruned inference", "time over share", f"L{level}")
+BEST = "bf16, channels last, fused"
 
 
 def relative(name, key="iou_pooled"):
@@ -148,40 +140,35 @@ QUOTED = [
     ("08", "alone is {:.3f} better", lambda: fmean(alone(1)) - fmean(level(1))),
     ("08", "gives up {:.3f}, a difference that is clear and small", lambda: fmean(level(4)) - fmean(level(2))),
     ("08", "Level 1 gives up {:.3f}.", lambda: fmean(level(4)) - fmean(level(1))),
-    ("09", "make a step {:.2f} times as fast,", lambda: times("training step", "last, bf16")),
-    ("09", "as fast, {:.1f} times against the fastest round", against_the_fastest_round),
-    ("09", "With folded norms inference is {:.2f} times as fast", lambda: times("inference", "bf16, norms folded")),
-    ("09", "with torch.compile in their place {:.2f} times.", lambda: times("inference", "compile")),
-    ("09", "Level 1 alone is {:.0f} times as fast", lambda: times("pruned inference", "L1")),
-    ("09", "the ratio is {:.2f} for level 3", lambda: over_share(3)),
-    ("09", "{:.2f} for level 2", lambda: over_share(2)),
-    ("09", "{:.2f} for level 1", lambda: over_share(1)),
-    ("09", "passes the mark {:.0f} times as fast", lambda: race("AdamW")),
-    ("09", "the record: {:.0f} times as fast as the recipe", lambda: race("small batches")),
-    ("09", "the popular recipe ends at {:.3f}", lambda: race("popular recipe", "last IoU")),
-    ("09", "would take {:.1f} ms at the", ms_at_the_peak),
+    ("09", "multiplies {:.0f} trillion times", lambda: day("peaks", "matrix product fp32", "FLOP/s") / 2e12),
+    ("09", "gets {:.0f} % of that", lambda: 100 * day("step", "plain fp32", "of peak")),
+    ("09", "its kernels need {:.1f} ms", lambda: day("profile", BEST)),
+    ("09", "the step still takes {:.1f}:", lambda: day("step", BEST)),
+    ("09", "could come down to {:.1f} ms", at_the_roof),
+    ("09", "most: together {:.1f} times.", lambda: cpu("step", BEST)),
+    ("09", "fastest step by hand takes {:.1f} ms", lambda: day("step", "channels last, fused")),
+    ("09", "half precision pay: {:.1f} ms", lambda: day("step", f"{BEST}, recorded")),
     (
         "09",
-        "two processes are {:.2f} times as fast as one",
-        lambda: speed("processes", "times as fast", "2 processes", "16x3x64x64"),
+        "ms, {:.1f} times as fast as plain fp32. In",
+        lambda: day("step", "plain fp32") / day("step", f"{BEST}, recorded"),
     ),
-    ("09", "the kernels of a step need {:.1f} ms, nearly all", lambda: day("profile", "plain fp32")),
-    ("09", "nearly all of its {:.1f}:", lambda: day("step", "plain fp32")),
-    ("09", "Up-sampling alone needs {:.1f} of them", lambda: day("profile", "plain fp32", 1)),
-    ("09", "beside it the kernels need {:.1f} ms", lambda: day("profile", "bf16, channels last, fused")),
-    ("09", "the step still takes {:.1f}:", lambda: day("step", "bf16, channels last, fused")),
-    ("09", "The step takes {:.1f} ms", lambda: day("step", "bf16, channels last, fused, recorded")),
-    ("09", "{:.2f} times as fast as plain fp32. With", lambda: day_times("bf16, channels last, fused, recorded")),
-    ("09", "{:.2f} ms an image in a batch of 256", lambda: on_gpu("batch size", "ms an image", "batch 256")),
-    ("09", "{:.2f} in one of 8.", lambda: on_gpu("batch size", "ms an image", "batch 8")),
-    ("09", "channels last alone is {:.2f} times as fast", lambda: times_on_gpu("inference", "channels last")),
-    ("09", "With half precision it is {:.2f} times", lambda: times_on_gpu("inference", "last, bf16")),
-    ("09", "with folded norms on top {:.2f}", lambda: times_on_gpu("inference", "bf16, norms folded")),
-    ("09", "in their place {:.2f}, the best", lambda: times_on_gpu("inference", "compile")),
-    ("09", "16 images one by one takes {:.1f} ms", lambda: on_gpu("feeding", "median ms", "on the CPU")),
-    ("09", "as a batch on the device, {:.1f}.", lambda: on_gpu("feeding", "median ms", "on the device")),
-    ("09", "higher than the small one, at {:.3f},", lambda: race("popular recipe", "last IoU", "race_gpu")),
-    ("09", "with all heads ends at {:.3f} on these", last_on_gpu),
+    ("09", "work in {:.0f} % of the time. On", lambda: share("speed", 1, "ms")),
+    ("09", "On the H100 it takes {:.0f} % of the time", lambda: share("gpu_day", 1, "ms")),
+    ("09", "would need {:.0f} % of the whole", lambda: share("gpu_day", 1, "roofline ms")),
+    (
+        "09",
+        "Channels last alone makes inference {:.0f} times",
+        lambda: day("inference", "channels last, batch 16", "times as fast"),
+    ),
+    (
+        "09",
+        "and a recording it is {:.1f} times",
+        lambda: max(column("gpu_day", "times as fast", stage="inference", batch=16)),
+    ),
+    ("09", "one image a step is {:.0f} times as fast", lambda: recorded_gain(1)),
+    ("09", "two processes are {:.2f} times as fast as one", lambda: cpu("processes", "2 processes")),
+    ("09", "at 256 images; {:.1f} times", lambda: day("step", "plain fp32") / day("step", f"{BEST}, recorded")),
     ("10", "ahead of the plain U-Net by {:.3f} and", lambda: wide("unet-e, all heads", "unet")),
     ("10", "with more work than its own by {:.3f},", lambda: wide("unet-e, all heads", WORK)),
     ("10", "times the weights is {:.3f} below the plain one", lambda: -wide(WORK, "unet")),
@@ -228,7 +215,6 @@ DEFINED = ("0.05", "0.001")  # the level of a test, a learning rate
 READ_FROM_TABLES = {
     "05": "Mind the scales",
     "06": "Here UNet++ is clear",
-    "09": "With folded norms inference",
     "08": "No difference is clear of zero",
     "10": "Read the `p` at the end of each line first",
 }

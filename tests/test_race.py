@@ -90,7 +90,7 @@ def test_small_images_are_means_of_the_pixels_they_cover():
 
 def test_the_popular_recipe_is_the_one_that_is_described(monkeypatch):
     """Ours by hand with the same batches: SGD, a cosine from epoch to epoch, the last head alone."""
-    monkeypatch.setattr(race, "one_by_one", lambda part, batch, seed: batches(
+    monkeypatch.setattr(race, "one_by_one", lambda part, batch, seed, **options: batches(
         part, batch, Generator().manual_seed(seed)))  # fmt: skip
     by_hand, entered = tiny(), tiny()
     optimiser = torch.optim.SGD(by_hand.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)

@@ -63,12 +63,10 @@ class Setting:
         return torch.compile(net) if self.compile else net
 
     def for_inference(self, net: nn.Module) -> Callable[[Tensor], list[Tensor]]:
-        """The net in evaluation mode, placed, compiled and recorded where asked for. Where `fold` is on it is a copy,
-        whose convolutions are cast to the number format here, once: autocast alone would do so in every call.
-        """
+        """The net in evaluation mode, placed, compiled and recorded where asked for: a copy where `fold` is on."""
         model = folded(net) if self.fold else net.eval()
         for conv in [module for module in model.modules() if isinstance(module, nn.Conv2d)] if self.fold else ():
-            conv.to(FORMATS[self.precision])
+            conv.to(FORMATS[self.precision])  # once: autocast alone would cast its weights in every call
         model = self.compiled(self.place(model))
         return PerShape(model) if self.record else model
 
