@@ -378,6 +378,9 @@ STAGES: dict[str, Callable[[Size], Rows]] = {
 }
 
 
+ONLY_GPU = ("proof", "timeline")  # on a CPU lesson 09 draws its own time line
+
+
 def shares(stages: dict[str, list[Row]]) -> None:
     """Fill in what compares a time with the peaks of the same run or with its plain case, and drop what served that."""
     top = {row["case"].split()[-1]: row for row in stages.get("peaks", [])}
@@ -421,7 +424,9 @@ def joined(stages: dict[str, list[Row]]) -> list[Row]:
 @command
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--stages", nargs="+", choices=list(STAGES), default=[s for s in STAGES if GPU or s != "proof"])
+    parser.add_argument(
+        "--stages", nargs="+", choices=list(STAGES), default=[s for s in STAGES if GPU or s not in ONLY_GPU]
+    )
     parser.add_argument("--tiny", action="store_true", help="small nets: a rehearsal")
     parser.add_argument("--store", action="store_true", help="write data/results/speed.json")
     parser.add_argument("--out", type=Path, help="folder for one file a stage")
