@@ -10,7 +10,7 @@ from skimage.draw import disk
 from course_lib.data.pixels import read_image, resize_image
 from course_lib.errors import UserError
 from course_lib.grid import NestedUNet
-from course_lib.predict import predict
+from course_lib.predict import apply, predict
 from course_lib.predict.apply import apply_to, objects, outlined, overlaid
 from course_lib.predict.setting import Setting
 
@@ -110,3 +110,15 @@ def test_a_net_of_halved_images_sees_the_file_halved(net, file):
     assert image.shape == (37, 52, 3) and probability.shape == (1, 37, 52)
     assert scale == pytest.approx((37 * 52 / (18 * 26)) ** 0.5)
     assert probability.mean() == pytest.approx(small.mean().item(), abs=0.01)
+
+
+def test_outlines_are_the_same_strip_by_strip(monkeypatch):
+    labels = np.zeros((40, 30), int)
+    for number, place in enumerate([(8, 8), (20, 12), (31, 20)], start=1):
+        labels[disk(place, 7, shape=labels.shape)] = number
+    image = np.zeros((40, 30, 3), np.uint8)
+    whole = outlined(image, labels)
+    assert (whole[1] == whole[39]).all() and (whole > 0).any(2).sum() > 60
+    for rows in (1, 7, 39, 40):
+        monkeypatch.setattr(apply, "STRIP", rows)
+        assert np.array_equal(outlined(image, labels), whole)

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 from skimage.draw import disk
+from skimage.filters import gaussian
 from skimage.transform import resize
 
+from course_lib.predict import instances
 from course_lib.predict.instances import instance_scores, separate
 
 
@@ -85,6 +87,30 @@ def test_an_enlarged_map_holds_as_many_nuclei():
     assert separate(small).max() == 2
     assert separate(large, scale=10).max() == 2
     assert separate(large).max() > 2  # without the scale
+
+
+@pytest.mark.parametrize("scale", [1, 2.5])
+def test_a_large_map_is_split_block_by_block_into_the_same_nuclei(monkeypatch, scale):
+    """Noise of all sizes: pieces that reach over many blocks, and neighbours whose blur mixes."""
+    rng, found = np.random.default_rng(0), 0
+    for blur in (1.5, 3, 5):
+        noise = gaussian(rng.random((120, 170)), blur)
+        for share in (0.3, 0.5, 0.7):
+            given = {"threshold": np.quantile(noise, 1 - share), "scale": scale}
+            monkeypatch.setattr(instances, "BLOCK", 10**6)
+            whole = separate(noise, **given)
+            monkeypatch.setattr(instances, "BLOCK", 16)
+            blocks = separate(noise, **given)
+            assert blocks.dtype == np.int32 and np.array_equal(whole, blocks)
+            found += whole.max()
+    assert found > 60
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_large_map_of_nothing_or_everything(monkeypatch, value):
+    monkeypatch.setattr(instances, "BLOCK", 8)
+    labels = separate(np.full((40, 50), value, np.float32))
+    assert labels.shape == (40, 50) and (labels.max() > 0) == (value == 1)
 
 
 def test_scores_count_nuclei_and_match_them():

@@ -21,6 +21,7 @@ COLOURS = (  # of outlines, and of classes in their order: colours that everybod
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
 )  # fmt: skip
 LINE = 14  # pixels of a line of text
+STRIP = 1024  # rows that are outlined at once
 
 
 class Applied(NamedTuple):
@@ -72,7 +73,9 @@ def objects(labels: np.ndarray) -> list[dict[str, Any]]:
 def outlined(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The image uint8 (H, W, C) to look at, (H, W, 3), with the inner border of every object of labels in orange."""
     picture = pixels.as_rgb(image).copy()
-    picture[find_boundaries(labels, mode="inner")] = COLOURS[0]
+    for top in range(0, len(labels), STRIP):  # with a row above and below, to take the memory of a strip alone
+        edge = find_boundaries(labels[max(top - 1, 0) : top + STRIP + 1], mode="inner")[min(top, 1) :][:STRIP]
+        picture[top : top + STRIP][edge] = COLOURS[0]
     return picture
 
 

@@ -595,9 +595,10 @@ for level, seconds in times.items():
     )
 
 # %% [markdown]
-# Small levels take more than their share: a call has a cost of its own, however little it does. The benchmark at the
-# published widths, on the CPU and on the H100. "bf16" here means that the folded copy was cast once, when it was made; by
-# autocast alone every weight is cast again in every call.
+# A small level can take more than its share, because a call has a cost of its own, however little it does. It can take
+# less where its numbers fit into the cache. The benchmark has the published widths, on the CPU and on the H100. There
+# "norms folded" with bf16 also means that the folded copy was cast once, when it was made. By autocast alone every weight
+# is cast again in every call.
 
 # %% tags=["nbval-check-output"]
 columns = ["case", "ms", "times as fast"]
