@@ -55,7 +55,7 @@ class Scale:
 
 ON_CPU = Scale(SMALL, 64, 15)  # every experiment in about an hour on two cores
 ON_GPU = Scale(FULL, 96, 30)
-SHORT = 120  # seconds of a run that is timed several times
+SHORT = 30  # seconds of a run that is timed several times
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,56 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from benchmarks import gpu_day
+from benchmarks.race import Entrant, train
 from benchmarks.speed import shares
 from benchmarks.timing import Size, Step, fresh, layers
+from course_lib.data import draw
 from course_lib.errors import UserError
-from course_lib.predict.recorded import Recorded
+from course_lib.predict import recorded
+from course_lib.predict.recorded import PerShape, Recorded
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_without_a_gpu_a_recording_is_refused_in_one_sentence():
     with pytest.raises(UserError, match="a step is recorded on an NVIDIA GPU, and there is none: leave the recording"):
         Recorded(lambda x: x)
+
+
+def test_each_shape_has_its_own_recording(monkeypatch):
+    made = []
+
+    class Noted:
+        def __init__(self, step):
+            self.step, self.calls = step, 0
+            made.append(self)
+
+        def __call__(self, *inputs):
+            self.calls += 1
+            return self.step(*inputs)
+
+    monkeypatch.setattr(recorded, "Recorded", Noted)
+    step = PerShape(lambda images, masks: images.sum() + masks.sum())
+    small, large = torch.ones(2, 3, 4, 4), torch.ones(2, 3, 8, 8)
+    answers = [step(images, images[:, :1]).item() for images in (small, large, small, small.half(), small)]
+    assert answers == [128, 512, 128, 128, 128] and [one.calls for one in made] == [3, 1, 1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@pytest.mark.parametrize("adamw", [False, True])
+def test_the_recorded_entrants_of_the_race_train_as_the_others_do(adamw):
+    splits = draw(60, 32, seed=3)
+    eager = Entrant("", epochs=6, batch=4, adamw=adamw, sizes=(0.5, 1))
+    rows = [
+        list(train(entrant, entrant.net((4, 6, 10), 0), splits, 0)) for entrant in (eager, replace(eager, record=True))
+    ]
+    assert rows[1][-1]["val_iou"] == pytest.approx(rows[0][-1]["val_iou"], abs=0.1)
 
 
 @pytest.mark.gpu

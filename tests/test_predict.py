@@ -204,6 +204,18 @@ def test_several_tiles_in_a_call_are_the_same_tiles(monkeypatch):
     assert calls == [1] * 8 + [3, 3, 2]
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@pytest.mark.parametrize("record", [False, True])
+def test_a_large_image_on_a_gpu_is_the_same_map(record):
+    net, image = make(), (255 * picture(100, 172)).clamp(0, 255).to(torch.uint8)
+    maps = predict(
+        net, image, tile=32, overlap=8, setting=Setting("cuda", channels_last=True, fold=True, record=record)
+    )
+    assert maps.device.type == "cpu"
+    torch.testing.assert_close(maps, predict(net.cpu(), image, tile=32, overlap=8, setting=CPU), rtol=0, atol=0.02)
+
+
 def test_of_a_large_image_only_the_map_and_a_tile_are_held():
     net, side, tile = make(widths=(2, 3), deep_supervision=False), 1200, 128
     image = torch.zeros(3, side, side, dtype=torch.uint8)

@@ -55,13 +55,13 @@ class Recorded:
 
 
 class PerShape:
-    """`net(images)`, recorded once for each shape of images that comes; the logits lie where the next call writes."""
+    """`step(*inputs)`, recorded once for each shape that comes; the answer lies where the next call of it writes."""
 
-    def __init__(self, net: Callable[[Tensor], Any]):
-        self.net, self.steps = net, {}
+    def __init__(self, step: Callable[..., Any]):
+        self.step, self.recorded = step, {}
 
-    def __call__(self, images: Tensor) -> Any:
-        key = images.shape, images.stride(), images.dtype
-        if key not in self.steps:
-            self.steps[key] = Recorded(self.net)
-        return self.steps[key](images)
+    def __call__(self, *inputs: Tensor) -> Any:
+        key = tuple((value.shape, value.stride(), value.dtype) for value in inputs)
+        if key not in self.recorded:
+            self.recorded[key] = Recorded(self.step)
+        return self.recorded[key](*inputs)
