@@ -1,11 +1,13 @@
 """What one GPU does, in one command, for a card that is rented by the minute.
 
-    python -m benchmarks.gpu_day --out DIR [--seconds 560] [--tiny] [--store]
+    python -m benchmarks.gpu_day --out DIR [--seconds 560] [--stages NAME ...] [--tiny]
+    python -m benchmarks.gpu_day --out DIR --join
 
 Stages run one after the other, each in a process of its own with a deadline: one that fails, hangs or crashes the
-driver is reported, and the next begins; one that no longer fits is skipped and said so. What a stage has measured lies
-in DIR as it goes. --tiny takes small nets and few repeats: on a CPU it rehearses everything but the recording, in under
-five minutes. --store joins what was measured in data/results: gpu_day.json, race_gpu.json, race_clock_gpu.json.
+driver is reported, and the next begins; one that no longer fits is skipped and said so, for another call. What a stage
+has measured lies in DIR as it goes. --tiny takes small nets and few repeats: on a CPU it rehearses everything but the
+recording, in under five minutes. --join runs nothing. It puts what lies in DIR, of one call or several on the same
+kind of card, into data/results: gpu_day.json, race_gpu.json, race_clock_gpu.json.
 
 The race needs the real nuclei: what `python -m course_lib data bbbc038` prepared in data/cache, or the archive itself.
 """
@@ -21,7 +23,8 @@ from typing import Any
 from benchmarks.experiments import EXPERIMENTS, read_lines
 from benchmarks.speed import STAGES, joined
 from benchmarks.timing import GPU
-from course_lib.results import machine, store, table
+from course_lib.files import write
+from course_lib.results import as_json, machine, store, table
 from course_lib.results.race import standings
 from tools.command import command
 
@@ -31,7 +34,6 @@ DEADLINES = {  # seconds, in this order; the start of Python and CUDA included
     "peaks": 45,
     "proof": 75,
     "step": 120,
-    "race clock": 150,
     "batch": 90,
     "inference": 75,
     "pruning": 45,
@@ -42,6 +44,7 @@ DEADLINES = {  # seconds, in this order; the start of Python and CUDA included
     "upsampling": 45,
     "large image": 60,
     "peers": 60,
+    "race clock": 240,
     "race": 400,
     "compile": 150,
 }
@@ -64,9 +67,9 @@ def call_of(name: str, out: Path, seconds: float, *, tiny: bool) -> list[str]:
     return [*python, "benchmarks.speed", "--out", str(out), "--stages", name, *small]
 
 
-def all_stages(out: Path, names: list[str], seconds: float, *, tiny: bool) -> dict[str, list[Row]]:
-    """Run what fits; the rows of each stage that has written some."""
-    begun, found = time.monotonic(), {}
+def run(out: Path, names: list[str], seconds: float, *, tiny: bool) -> None:
+    """Run the stages that fit."""
+    begun = time.monotonic()
     for name in names:
         deadline, left = DEADLINES[name], seconds - (time.monotonic() - begun)
         if left < deadline / 2:
@@ -78,10 +81,7 @@ def all_stages(out: Path, names: list[str], seconds: float, *, tiny: bool) -> di
             said = "done" if status == 0 else f"ended with {status}"
         except subprocess.TimeoutExpired:
             said = "its deadline passed"
-        print(f"== {name}: {said}, {time.monotonic() - started:.0f} s", flush=True)
-        if rows := rows_in(out, RACES[name] + ("_tiny" if tiny else "_gpu") if name in RACES else name):
-            found[name] = rows
-    return found
+        print(f"\n== {name}: {said}, {time.monotonic() - started:.0f} s", flush=True)
 
 
 def rows_in(out: Path, name: str) -> list[Row]:
@@ -92,6 +92,26 @@ def rows_in(out: Path, name: str) -> list[Row]:
     return read_lines(out / f"{name}.jsonl")[1:]  # the first line is the machine
 
 
+def join(out: Path, *, tiny: bool, folder: dict[str, Path]) -> None:
+    """Store what the stages have measured, and print it."""
+    here = json.loads((out / "machine.json").read_text(encoding="utf-8"))
+    stages = {name: rows_in(out, name) for name in (*STAGES, "large image")}
+    stages = {name: rows for name, rows in stages.items() if rows}
+    large = [{"stage": "large image", **row} for row in stages.pop("large image", [])]
+    call = "python -m benchmarks.gpu_day --out DIR"
+    print(store("gpu_day", joined(stages) + large, about=ABOUT, command=call, measured=here, **folder))
+    races = {name: rows_in(out, name + ("_tiny" if tiny else "_gpu")) for name in RACES.values()}
+    for name, rows in races.items():
+        if rows:
+            about = EXPERIMENTS[f"{name}_gpu"].about
+            print(store(f"{name}_gpu", rows, about=about, command=call, measured=here, **folder))
+    for name, rows in stages.items():
+        if name != "timeline":
+            print(f"\n{name}\n{table(rows)}")
+    if races["race"]:
+        print(table(standings(races["race"], races["race_clock"])))
+
+
 @command
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -99,27 +119,15 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=560, help="for everything together")
     parser.add_argument("--stages", nargs="+", choices=list(DEADLINES), default=list(DEADLINES))
     parser.add_argument("--tiny", action="store_true", help="small nets: a rehearsal")
-    parser.add_argument("--store", action="store_true", help="write the tables in data/results")
+    parser.add_argument("--join", action="store_true", help="run nothing, and write the tables in data/results")
     options = parser.parse_args()
-    here = machine()
-    print(here, flush=True)
-    names = [name for name in options.stages if GPU or name != "tests"]
-    stages = all_stages(options.out, names, options.seconds, tiny=options.tiny)
-    races = {RACES[name]: stages.pop(name) for name in RACES if name in stages}
-    large = stages.pop("large image", [])
-    stages = {name: stages[name] for name in STAGES if name in stages}
-    rows = joined(stages) + [{"stage": "large image", **row} for row in large]
-    call = f"python -m benchmarks.gpu_day --out DIR --seconds {options.seconds:g} --store"
-    folder = {} if options.store else {"folder": options.out}
-    print(store("gpu_day", rows, about=ABOUT, command=call, measured=here, **folder))
-    for name, some in races.items():
-        about = EXPERIMENTS[f"{name}_gpu"].about
-        print(store(f"{name}_gpu", some, about=about, command=call, measured=here, **folder))
-    if "race" in races:
-        print(table(standings(races["race"], races.get("race_clock", []))))
-    for name, some in stages.items():
-        if some and name != "timeline":
-            print(f"\n{name}\n{table(some)}")
+    if not options.join:
+        here = machine()
+        print(here, flush=True)
+        write(options.out / "machine.json", as_json(here))
+        names = [name for name in options.stages if GPU or name != "tests"]
+        run(options.out, names, options.seconds, tiny=options.tiny)
+    join(options.out, tiny=options.tiny, folder={} if options.join else {"folder": options.out / "joined"})
     return 0
 
 

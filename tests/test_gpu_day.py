@@ -11,10 +11,12 @@ from benchmarks import gpu_day
 from benchmarks.race import Entrant, train
 from benchmarks.speed import shares
 from benchmarks.timing import Size, Step, fresh, layers
+from course_lib import files
 from course_lib.data import draw
 from course_lib.errors import UserError
 from course_lib.predict import recorded
 from course_lib.predict.recorded import PerShape, Recorded
+from course_lib.results.race import POPULAR
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -100,11 +102,11 @@ def test_a_day_goes_on_behind_a_stage_that_fails_and_skips_what_does_not_fit(tmp
     }
     monkeypatch.setattr(gpu_day, "call_of", lambda name, out, seconds, *, tiny: calls[name])
     monkeypatch.setattr(gpu_day, "DEADLINES", {"peaks": 60, "step": 1, "batch": 60, "profile": 500})
-    found = gpu_day.all_stages(tmp_path, list(gpu_day.DEADLINES), 120, tiny=True)
+    gpu_day.run(tmp_path, list(gpu_day.DEADLINES), 120, tiny=True)
     said = capfd.readouterr().out
     assert "peaks: ended with 3" in said and "step: its deadline passed" in said and "batch: done" in said
-    assert "profile: skipped" in said and found == {}
-    rows = json.loads((tmp_path / "upsampling.json").read_text(encoding="utf-8"))
+    assert "profile: skipped" in said
+    rows = gpu_day.rows_in(tmp_path, "upsampling")
     assert len(rows) == 12 and all(row["ms"] > 0 for row in rows)
 
 
@@ -114,3 +116,17 @@ def test_what_a_stopped_race_has_measured_is_found(tmp_path):
     (tmp_path / "race_gpu.json").write_text('{"rows": [{"entrant": "b"}]}')
     assert gpu_day.rows_in(tmp_path, "race_gpu") == [{"entrant": "b"}]
     assert gpu_day.rows_in(tmp_path, "step") == []
+
+
+def test_what_several_calls_have_measured_is_joined(tmp_path, capsys):
+    files.write(tmp_path / "machine.json", json.dumps({"device": "a card"}))
+    files.write(tmp_path / "step.json", json.dumps([{"case": "plain", "ms": 8.0}, {"case": "best", "ms": 2.0}]))
+    files.write(tmp_path / "large image.json", json.dumps([{"case": "10,000 x 10,000", "seconds": 1.5}]))
+    runs = [{"entrant": POPULAR, "seed": n, "val_iou": [0.5 + 0.1 * n]} for n in range(2)]
+    files.write(tmp_path / "race_gpu.jsonl", "".join(json.dumps(row) + "\n" for row in [{"device": "a card"}, *runs]))
+    gpu_day.join(tmp_path, tiny=False, folder={"folder": tmp_path / "joined"})
+    day, race = (json.loads((tmp_path / "joined" / f"{name}.json").read_text()) for name in ("gpu_day", "race_gpu"))
+    assert [row["stage"] for row in day["rows"]] == ["step", "step", "large image"]
+    assert day["rows"][1]["times as fast"] == 4 and day["measured"] == race["measured"] == {"device": "a card"}
+    assert race["rows"] == runs and not (tmp_path / "joined" / "race_clock_gpu.json").exists()
+    assert POPULAR in capsys.readouterr().out
