@@ -33,6 +33,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
+# %%
 from course_lib import data, measure, results, show
 from course_lib.checks import check_fold, check_median_seconds, expect
 from course_lib.errors import UserError
@@ -713,28 +714,46 @@ for row in raced["rows"]:
 
 # %% tags=["nbval-check-output"]
 lines = race.standings(raced["rows"], clock["rows"])
-print(results.table(lines))
+short = [line | {"p": "-" if line["p"] is None else f"{line['p']:.0e}"} for line in lines]
+print(results.table(short))
 
 # %%
-figure, (axis,) = show.canvas(height=3.4)
-mark = lines[0]["IoU"]
+figure, (axis,) = show.canvas(height=3.6)
+above = axis.get_xaxis_transform()
 for line in lines:
-    own = [row["val_iou"][-1] for row in raced["rows"] if row["entrant"] == line["entrant"]]
+    own = race.scores_of(raced["rows"], line["entrant"])
     axis.plot([line["seconds"]] * len(own), own, ".", color=show.GREY, markersize=4)
-    axis.plot(line["seconds"], line["IoU"], "D", color=show.BLUE if line["record"] else show.ORANGE)
-    axis.annotate(
-        line["entrant"],
-        (line["seconds"], line["IoU"]),
-        xytext=(4, 6),
-        textcoords="offset points",
-        fontsize=8,
-    )
-axis.axhline(mark, color=show.BLACK, linewidth=0.8)
+    colour, height = (show.BLUE, 1.01) if line["record"] else (show.ORANGE, 0.04)
+    axis.plot(line["seconds"], line["IoU"], "D", color=colour)
+    axis.text(line["seconds"], height, line["entrant"], rotation=40, fontsize=8, transform=above)
+axis.axhline(lines[0]["IoU"], color=show.BLACK, linewidth=0.8)
 axis.set(xscale="log", xlabel="seconds", ylabel="validation IoU, pooled")
 show.display(figure, alt="Validation IoU after the last epoch against seconds, each seed a dot.")
 
 # %% [markdown]
-# RACE
+# All seven entrants pass, and six of them are faster than all before. From the slowest to the fastest:
+#
+# - **The optimiser with its schedule.** AdamW with one cycle (the learning rate rises, then falls to zero) needs 15 epochs
+#   instead of 100 and is 8 times as fast. Optimiser, learning rate and schedule changed together, so which of them does
+#   it is open.
+# - **Number format and memory layout** make it 12 times. The score stays: 0.766 before, 0.767 after.
+# - **What is shown.** All entrants so far see images whose brightness and contrast was changed at random, channel by
+#   channel. Most of these images are dark, and such a change turns parts of many of them black. Left as they are, six
+#   epochs reach 0.781, and it is 31 times as fast.
+# - **Small images first.** At half the side a step has a quarter of the pixels, and a net learns the coarse things there as
+#   well: 47 times. Smaller batches, and so more steps per epoch, make it 72 times. Four epochs of which none is at full
+#   size make it 93 times, and that is the record. (Two of its twenty seeds end below the mark; the rule is about the mean.)
+# - **All heads** end higher with the same epochs, at 0.788, and cost a little more time. So they hold no record. Whether
+#   they would pass with fewer epochs was not tried.
+#
+# Be careful with the third point. Those random changes are this course's and not the recipe's own (it has some of another
+# kind). So the gain tells about our changes, and the popular recipe
+# without them was not run. It concerns the other lessons, too, which train with them: what it costs them was not
+# measured yet.
+#
+# And the mark is low. The popular recipe ends at 0.745 here, and Otsu's threshold, which learns nothing, has 0.715 on the
+# same images. Epochs and rates were chosen on this validation part, if with other seeds. So these are times to a mark, and
+# no scores to report.
 
 # %% tags=["nbval-check-output"]
 try:
