@@ -804,8 +804,8 @@ results.record(
 # ## One honest limit
 #
 # The times are of one processor and one kind of GPU. Another card, Colab's T4 say, shifts the balance between arithmetic,
-# memory and calls. On the H100 the goals were a step 6 times as fast and a fifth of the peak at 256 images; 2.9 times
-# and a tenth were reached.
+# memory and calls. On the H100 the goals were a step 6 times as fast and 20 % of the peak at 256 images; 2.9 times and
+# 9 % were reached.
 #
 # ## The next question
 #
