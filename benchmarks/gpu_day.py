@@ -26,6 +26,7 @@ from benchmarks.timing import GPU
 from course_lib.files import write
 from course_lib.results import as_json, machine, store, table
 from course_lib.results.race import standings
+from course_lib.results.records import STORED
 from tools.command import command
 
 ABOUT = "One GPU, measured in one command: UNet++ with all heads, widths 32 to 512, images of 96x96."
@@ -44,11 +45,11 @@ DEADLINES = {  # seconds, in this order; the start of Python and CUDA included
     "upsampling": 45,
     "large image": 60,
     "peers": 60,
-    "race clock": 240,
+    "race_clock": 240,
     "race": 400,
     "compile": 150,
 }
-RACES = {"race clock": "race_clock", "race": "race"}  # stages that are experiments: their names without _gpu
+RACES = ("race_clock", "race")  # stages that are experiments: their names without _gpu
 Row = dict[str, Any]
 
 
@@ -58,7 +59,7 @@ def call_of(name: str, out: Path, seconds: float, *, tiny: bool) -> list[str]:
     if name == "tests":  # those that need a GPU: recorded training is eager training, and so on
         return [*python, "pytest", "-q", "-m", "gpu", "tests"]
     if name in RACES:
-        experiment = RACES[name] + ("_tiny" if tiny else "_gpu")
+        experiment = name + ("_tiny" if tiny else "_gpu")
         begin = max(1, 0.8 * seconds - 15)  # the last run has to end, too
         options = ["--out", str(out), "--seconds", f"{begin:.0f}", "--workers", "2" if tiny else "6"]
         return [*python, "benchmarks.experiments", experiment, *options]
@@ -92,19 +93,19 @@ def rows_in(out: Path, name: str) -> list[Row]:
     return read_lines(out / f"{name}.jsonl")[1:]  # the first line is the machine
 
 
-def join(out: Path, *, tiny: bool, folder: dict[str, Path]) -> None:
+def join(out: Path, *, tiny: bool, folder: Path) -> None:
     """Store what the stages have measured, and print it."""
     here = json.loads((out / "machine.json").read_text(encoding="utf-8"))
     stages = {name: rows_in(out, name) for name in (*STAGES, "large image")}
     stages = {name: rows for name, rows in stages.items() if rows}
     large = [{"stage": "large image", **row} for row in stages.pop("large image", [])]
     call = "python -m benchmarks.gpu_day --out DIR"
-    print(store("gpu_day", joined(stages) + large, about=ABOUT, command=call, measured=here, **folder))
-    races = {name: rows_in(out, name + ("_tiny" if tiny else "_gpu")) for name in RACES.values()}
+    print(store("gpu_day", joined(stages) + large, about=ABOUT, command=call, measured=here, folder=folder))
+    races = {name: rows_in(out, name + ("_tiny" if tiny else "_gpu")) for name in RACES}
     for name, rows in races.items():
         if rows:
             about = EXPERIMENTS[f"{name}_gpu"].about
-            print(store(f"{name}_gpu", rows, about=about, command=call, measured=here, **folder))
+            print(store(f"{name}_gpu", rows, about=about, command=call, measured=here, folder=folder))
     for name, rows in stages.items():
         if name != "timeline":
             print(f"\n{name}\n{table(rows)}")
@@ -127,7 +128,7 @@ def main() -> int:
         write(options.out / "machine.json", as_json(here))
         names = [name for name in options.stages if GPU or name != "tests"]
         run(options.out, names, options.seconds, tiny=options.tiny)
-    join(options.out, tiny=options.tiny, folder={} if options.join else {"folder": options.out / "joined"})
+    join(options.out, tiny=options.tiny, folder=STORED if options.join else options.out / "joined")
     return 0
 
 

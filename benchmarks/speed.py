@@ -16,10 +16,12 @@ import copy
 import csv
 import importlib.util
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -28,13 +30,13 @@ import torch
 from torch import Generator, Tensor, nn
 
 from benchmarks.race import one_by_one
-from benchmarks.timing import DEVICE, FORMATS, GPU, TINY, Row, Size, Step, finish, fresh, layers, row_of
+from benchmarks.timing import DEVICE, GPU, TINY, Row, Size, Step, finish, fresh, layers, row_of
 from course_lib.data import draw
 from course_lib.files import write
 from course_lib.grid import NestedUNet
 from course_lib.measure import convolution_costs, kind_of, macs, parameters, roofline_seconds
 from course_lib.predict.recorded import Recorded
-from course_lib.predict.setting import Setting, folded
+from course_lib.predict.setting import FORMATS, Setting, folded
 from course_lib.results import as_json, machine, store, table
 from course_lib.train import batches
 from tests.unrolled import UnrolledNested
@@ -356,8 +358,8 @@ def processes(size: Size) -> Rows:
                 subprocess.run(call, env=environment, stdout=subprocess.DEVNULL, check=True)
                 with Path(out, "run", "log.csv").open(encoding="utf-8") as log:
                     seconds.append(1000 * float(list(csv.DictReader(log))[-1]["seconds"]))
-        middle = sorted(seconds)[len(seconds) // 2]
-        yield {"case": f"{count} process{'es' * (count > 1)}", "ms": middle, "min": min(seconds), "max": max(seconds)}
+        middle, case = statistics.median(seconds), f"{count} process{'es' * (count > 1)}"
+        yield {"case": case, "ms": middle, "min": min(seconds), "max": max(seconds)}
 
 
 STAGES: dict[str, Callable[[Size], Rows]] = {
@@ -376,8 +378,6 @@ STAGES: dict[str, Callable[[Size], Rows]] = {
     "processes": processes,
     "compile": compiled,
 }
-
-
 ONLY_GPU = ("proof", "timeline")  # on a CPU lesson 09 draws its own time line
 
 
@@ -434,7 +434,7 @@ def main() -> int:
     options = parser.parse_args()
     size = TINY if options.tiny else Size()
     if options.batches:
-        size = Size(**vars(size) | {"batches": tuple(options.batches)})
+        size = replace(size, batches=tuple(options.batches))
     here = machine()
     print(here, flush=True)
     stages = {name: one_stage(name, size, options.out) for name in options.stages}

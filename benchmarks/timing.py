@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from course_lib.grid import NestedUNet, VGGBlock
 from course_lib.losses import bce_dice, deep_supervision
 from course_lib.measure import convolution_costs
+from course_lib.predict.setting import FORMATS
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
-FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LOSS = deep_supervision(bce_dice)
 Row = dict[str, Any]
 

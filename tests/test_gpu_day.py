@@ -124,7 +124,7 @@ def test_what_several_calls_have_measured_is_joined(tmp_path, capsys):
     files.write(tmp_path / "large image.json", json.dumps([{"case": "10,000 x 10,000", "seconds": 1.5}]))
     runs = [{"entrant": POPULAR, "seed": n, "val_iou": [0.5 + 0.1 * n]} for n in range(2)]
     files.write(tmp_path / "race_gpu.jsonl", "".join(json.dumps(row) + "\n" for row in [{"device": "a card"}, *runs]))
-    gpu_day.join(tmp_path, tiny=False, folder={"folder": tmp_path / "joined"})
+    gpu_day.join(tmp_path, tiny=False, folder=tmp_path / "joined")
     day, race = (json.loads((tmp_path / "joined" / f"{name}.json").read_text()) for name in ("gpu_day", "race_gpu"))
     assert [row["stage"] for row in day["rows"]] == ["step", "step", "large image"]
     assert day["rows"][1]["times as fast"] == 4 and day["measured"] == race["measured"] == {"device": "a card"}

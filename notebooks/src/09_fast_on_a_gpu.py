@@ -374,6 +374,10 @@ for i in range(5):
     print(
         f"row {i}: {min(reach):4.0f} to {max(reach):4.0f}, {sum(r < border for r in reach)} of {len(reach)} below it"
     )
+below = [b * border > a for name, (a, b) in gpu_costs.items() if name.startswith("conv0_")]
+assert all(below)
+
+# %% tags=["nbval-check-output"]
 least = sum(
     measure.roofline_seconds(*each, peak=gpu_peak, bandwidth=gpu_bandwidth)
     for each in gpu_costs.values()
@@ -716,6 +720,8 @@ for row in raced["rows"]:
 lines = race.standings(raced["rows"], clock["rows"])
 short = [line | {"p": "-" if line["p"] is None else f"{line['p']:.0e}"} for line in lines]
 print(results.table(short))
+assert all(line["passed"] == "yes" for line in lines[1:])
+assert [line["entrant"] for line in lines if not line["record"]] == ["all heads"]
 
 # %%
 figure, (axis,) = show.canvas(height=3.6)
