@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from benchmarks import decide
 from benchmarks.race import RACE, RACE_GPU, Entrant, train
 from course_lib import results
 from course_lib.data import Split, Splits, draw, load
@@ -64,15 +65,20 @@ class Experiment:
 
     Attributes:
         about: one sentence for the reader of the table.
-        runs: what tells the runs apart, one dict each: net, seed ...
+        runs: what tells the runs apart, one dict each: net, seed ... Or a function that lists them, from the rows that
+            are there, where the later runs depend on the earlier ones.
         measure: called with a run's values by name; returns its numbers.
         alone: one run at a time, each in a fresh process: it is their time that counts.
     """
 
     about: str
-    runs: list[Row]
+    runs: list[Row] | Callable[[list[Row]], list[Row]]
     measure: Callable[..., Row]
     alone: bool = False
+
+    def listed(self, rows: list[Row]) -> list[Row]:
+        """The runs, as far as they are known."""
+        return self.runs if isinstance(self.runs, list) else self.runs(rows)
 
 
 def train_and_score(net: nn.Module, splits: Splits, *, epochs: int, seed: int, head: Head = "mean") -> Row:
@@ -297,6 +303,25 @@ EXPERIMENTS = {
         [{"net": n, "seed": s} for s, n in product(range(3), RELATED)],
         measure_relatives,
     ),
+    "costs": Experiment(
+        "Weights, multiplications for one tile of 96x96, and milliseconds for four tiles on one thread, in the fast "
+        "setting: every net of docs/protocol.md, and the levels it can be cut to.",
+        decide.costs_runs(),
+        decide.measure_costs,
+        alone=True,
+    ),
+    "tuning": Experiment(
+        "What docs/protocol.md chooses on validation: the U-Net for each budget, the learning rate for each net. "
+        "Seed 0, 960 steps, mean IoU of the validation images.",
+        decide.tuning_runs,
+        decide.measure_tuning,
+    ),
+    "decision": Experiment(
+        "The runs of docs/protocol.md: nets of equal cost on three kinds of real images, and the sweeps. IoU of every "
+        "image of the test part.",
+        lambda rows: decide.decision_runs(),
+        decide.measure_decision,
+    ),
     "race": Experiment(
         "The scores of the race: validation IoU of real nuclei after every epoch, UNet++ at widths 8..128, 64x64.",
         entries(RACE),
@@ -356,22 +381,27 @@ def run(name: str, workers: int = 1, *, out: Path | None = None, seconds: float 
             f"{unfinished} was begun with {measured.get(changed[0])} and this is {here[changed[0]]}: go on there, or "
             f"delete the file and begin anew"
         )
-    todo = [values for values in experiment.runs if not any(values.items() <= row.items() for row in rows)]
-    print(expected(name, len(todo), workers), flush=True)
-    coming = _measured(name, todo, workers)
-    for row in tqdm(coming, desc=name, unit="run", initial=len(rows), total=len(experiment.runs)):
-        rows.append(row)
-        append(unfinished, json.dumps(row) + "\n")
-        if time.monotonic() - begun > seconds and len(rows) < len(experiment.runs):
-            coming.close()  # what is running is waited for, and measured again another time
-            print(f"{name}: {len(rows)} of {len(experiment.runs)} runs are done; the same command goes on", flush=True)
-            return unfinished
-    order = [next(row for row in rows if values.items() <= row.items()) for values in experiment.runs]
+    while todo := missing(experiment.listed(rows), rows):
+        print(expected(name, len(todo), workers), flush=True)
+        coming, total = _measured(name, todo, workers), len(rows) + len(todo)
+        for row in tqdm(coming, desc=name, unit="run", initial=len(rows), total=total):
+            rows.append(row)
+            append(unfinished, json.dumps(row) + "\n")
+            if time.monotonic() - begun > seconds and len(rows) < total:
+                coming.close()  # what is running is waited for, and measured again another time
+                print(f"{name}: {len(rows)} of {total} runs are done; the same command goes on", flush=True)
+                return unfinished
+    order = [next(row for row in rows if values.items() <= row.items()) for values in experiment.listed(rows)]
     command = f"python -m benchmarks.experiments {name}" + (f" --workers {workers}" if workers > 1 else "")
     folder = {} if out is None else {"folder": out}
     path = results.store(name, order, about=experiment.about, command=command, measured=measured, **folder)
     unfinished.unlink()  # the next call measures anew
     return path
+
+
+def missing(runs: list[Row], rows: list[Row]) -> list[Row]:
+    """The runs that have no row yet."""
+    return [values for values in runs if not any(values.items() <= row.items() for row in rows)]
 
 
 def expected(name: str, runs: int, workers: int) -> str:

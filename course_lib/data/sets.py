@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from course_lib.data import cache, meaning, pixels, sections
 from course_lib.data.layout import Files, Sample, class_names, find_samples, names_in
-from course_lib.data.synthetic import draw_nuclei
+from course_lib.data.synthetic import Look, draw_nuclei
 from course_lib.errors import UserError
 
 LARGE = 4 * 2**20  # pixels; resizing takes some 16 bytes a pixel, so one such image at a time
@@ -51,10 +51,11 @@ class Splits(NamedTuple):
     test: Split
 
 
-def draw(count: int = 600, size: int = 96, *, seed: int = 0, look: str | None = None) -> Splits:
+def draw(count: int = 600, size: int = 96, *, seed: int = 0, look: str | Look | None = None) -> Splits:
     """Built-in images of `size` x `size` pixels as train (60 %), val (20 %) and test (20 %).
 
-    `look` names one kind, such as "small-sharp" (`synthetic.LOOKS`); without it all kinds take turns. Raises UserError.
+    `look` is one kind, or the name of one in `synthetic.LOOKS`, such as "small-sharp"; without it all take turns.
+    Raises UserError.
     """
     check_size(size)
     images, labels = draw_nuclei(count, size, seed=seed, look=look)

@@ -192,11 +192,13 @@ def record(rng: Rng, light: np.ndarray) -> np.ndarray:
     return np.broadcast_to((255 * np.clip(signal, 0, 1)).round().astype(np.uint8), (*light.shape[:2], 3))
 
 
-def draw_nuclei(count: int, size: int = 96, *, seed: int = 0, look: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+def draw_nuclei(
+    count: int, size: int = 96, *, seed: int = 0, look: str | Look | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 (count, size, size, 3) and labels int32 (count, size, size): 0 background, nuclei 1..K.
 
-    `look` is a name in LOOKS; without one the looks take turns. Image n depends on (seed, n), size and its look
-    alone. Each nucleus is one piece of at least MIN_PIXELS pixels, and every image has one. Raises UserError.
+    `look` is a Look or the name of one in LOOKS; without one the looks take turns. Image n depends on (seed, n), size
+    and its look alone. Each nucleus is one piece of at least MIN_PIXELS pixels, and every image has one. Raises UserError.
     """
     if count < 1:
         raise UserError(f"draw_nuclei: count is {count}; ask for at least 1 image.")
@@ -204,11 +206,12 @@ def draw_nuclei(count: int, size: int = 96, *, seed: int = 0, look: str | None =
         raise UserError(f"draw_nuclei: size is {size}; nuclei need at least {MIN_SIZE} pixels a side.")
     if seed < 0:
         raise UserError(f"draw_nuclei: seed is {seed}; use 0 or more.")
-    if look is not None and look not in LOOKS:
+    if isinstance(look, str) and look not in LOOKS:
         raise UserError(f"draw_nuclei: look {look!r} is unknown; choose one of {', '.join(LOOKS)}, or None.")
+    look = LOOKS[look] if isinstance(look, str) else look
     images, labels = np.empty((count, size, size, 3), np.uint8), np.empty((count, size, size), np.int32)
     for n in range(count):
-        rng, recipe = np.random.default_rng([seed, n]), LOOKS[look or list(LOOKS)[n % len(LOOKS)]]
+        rng, recipe = np.random.default_rng([seed, n]), look or list(LOOKS.values())[n % len(LOOKS)]
         scene = lay_out(rng, size, recipe)
         light = illuminate(rng, recipe.paint(rng, scene))
         light = gaussian(light, size * rng.uniform(*recipe.blur), channel_axis=-1)

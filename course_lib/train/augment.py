@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 SHIFT = 1 / 12  # of the side, at most: a nucleus leaves the image rarely
-CONTRAST, BRIGHTNESS = 0.25, 0.15  # at most, for images in 0..1
+CONTRAST, BRIGHTNESS = 0.25, 0.15  # at most, as shares of a channel's contrast and of the image's deviation
 
 
 class Draw(NamedTuple):
@@ -22,7 +22,7 @@ class Draw(NamedTuple):
     turn: Tensor  # bool (N,): rows become columns; with the flips, every quarter turn
     shift: Tensor  # float (N, 2): of the crop window, down and right, as shares of height and width
     gain: Tensor  # float (N, C): contrast factor of each channel
-    offset: Tensor  # float (N, C): brightness added to each channel
+    offset: Tensor  # float (N, C): brightness added to each channel, in deviations of the image
 
     def part(self, which: slice) -> "Draw":
         """The same draw for a part of the batch."""
@@ -54,7 +54,7 @@ def join(draws: Sequence[Draw]) -> Draw:
 
 
 def apply(images: Tensor, masks: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
-    """Do what was drawn to images (N, C, H, W), floats in 0..1, and masks (N, K, H, W); types are kept.
+    """Do what was drawn to images (N, C, H, W), floats, and masks (N, K, H, W); types are kept.
     Images that are not square are flipped and shifted but not turned.
     """
     both = torch.cat([images, masks.to(images.dtype)], dim=1)
@@ -88,7 +88,12 @@ def crop(batch: Tensor, drawn: Draw) -> Tensor:
 
 
 def light(images: Tensor, drawn: Draw) -> Tensor:
-    """Contrast about the channel's mean and brightness, channel by channel (stains differ), kept in 0..1."""
+    """Contrast about the channel's mean and brightness, channel by channel (stains differ).
+
+    Brightness is counted in deviations of the image, over its channels and pixels, and nothing is clipped: most
+    microscope images are dark, and what would be a little light in 0..1 drowns all that they show.
+    """
     gain, offset = (field.to(images)[:, :, None, None] for field in (drawn.gain, drawn.offset))
     mean = images.mean(dim=(2, 3), keepdim=True)
-    return ((images - mean) * gain + mean + offset).clamp(0, 1)
+    deviation = images.std(dim=(1, 2, 3), keepdim=True, correction=0)
+    return (images - mean) * gain + mean + offset * deviation

@@ -1,0 +1,299 @@
+"""When does UNet++ pay? What docs/protocol.md compares: nets, images, training and scores, one function each.
+
+`benchmarks/experiments.py` runs them: `costs`, then `tuning`, which looks at validation alone, then `decision`, whose
+nets and learning rates are those that `tuning` chose.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from course_lib import data
+from course_lib.data.synthetic import Look, fluorescence
+from course_lib.grid import NestedUNet
+from course_lib.losses import bce_dice
+from course_lib.measure import macs, matched_widths, median_ms, parameters
+from course_lib.metrics import Counts, boundary_iou, count, iou
+from course_lib.predict import Head, Setting, probabilities
+from course_lib.relatives import RELATIVES
+from course_lib.results import load_results
+from course_lib.results.decision import BUDGETS, budget, rate, tuned
+from course_lib.train import Recipe, fit
+
+Row = dict[str, Any]
+SIZE = 96  # pixels, the side of a tile
+BATCH, STEPS = 4, 960
+RATES = (1e-3, 3e-3, 1e-2)  # learning rates to choose from; nets are compared at the middle one before that
+REAL = ("nuclei", "membranes", "mitochondria")
+TILES = 4  # at most, of one image of nuclei: large pictures would fill every batch
+WITHIN = 1.05  # of a cost counts as that cost
+SEEDS = 6
+SIZES = {"small": (0.03, 0.045), "large": (0.13, 0.2), "both": (0.03, 0.2)}  # radii of drawn nuclei, of the side
+SHARES = (1 / 12, 1 / 4, 1 / 2)  # of the training images, or of the sections
+
+
+@dataclass(frozen=True)
+class Net:
+    """A net to train.
+
+    Attributes:
+        wiring: of the grid, or the name of a relative.
+        widths: channels of its rows.
+        loss: "one" head alone, or of all heads "mean" or "sum" of their losses.
+    """
+
+    wiring: str
+    widths: tuple[int, ...]
+    loss: str = "one"
+
+    @property
+    def name(self) -> str:
+        """Such as "unet++ 8..128, mean": widths of the first and the last row."""
+        heads = "" if self.loss == "one" else f", {self.loss}"
+        return f"{self.wiring} {self.widths[0]}..{self.widths[-1]}{heads}"
+
+    def make(self) -> nn.Module:
+        """The net with weights drawn from torch's global state."""
+        options = {"widths": self.widths, "deep_supervision": self.loss != "one"}
+        if self.wiring in RELATIVES:
+            return RELATIVES[self.wiring](in_channels=3, classes=1, widths=self.widths)
+        return NestedUNet(wiring=self.wiring, **options)
+
+    def cost(self, of: Callable[[nn.Module], int] = macs) -> int:
+        """`macs` at 96x96, or `parameters`; no weights are made."""
+        with torch.device("meta"):
+            return of(self.make())
+
+
+def rows(first: int, depth: int) -> tuple[int, ...]:
+    """Widths that double from row to row."""
+    return tuple(first * 2**row for row in range(depth + 1))
+
+
+def u_nets(first: int = 8) -> list[Net]:
+    """The U-Nets that are tuned: of one first width and every depth, and of every depth that suits a cost of UNet++.
+
+    The costs are the work of UNet++ of depth 4 cut to each level, and the weights of the whole.
+    """
+    whole = NestedUNet(widths=rows(first, 4), deep_supervision=True)
+    nets = [Net("unet", rows(first, depth)) for depth in (1, 2, 3, 4, 5)]
+    for level, depths in {1: (2, 3), 2: (2, 4), 3: (2, 3, 4), 4: (2, 3, 4, 5)}.items():
+        work = macs(whole.prune(level))
+        nets += [Net("unet", matched_widths(work, macs, widths=rows(first, depth))) for depth in depths]
+    return [*nets, Net("unet", matched_widths(parameters(whole), parameters, widths=rows(first, 4)))]
+
+
+def nested(first: int = 8, depth: int = 4) -> list[Net]:
+    """The other wirings. (U-Net^e with one head is U-Net with nodes that do nothing, so it has all heads.)"""
+    kinds = (("unet-e", "mean"), ("unet+", "one"), ("unet++", "one"), ("unet++", "mean"))
+    return [Net(wiring, rows(first, depth), loss) for wiring, loss in kinds]
+
+
+def relatives(first: int = 8) -> list[Net]:
+    """The networks of lesson 11."""
+    return [Net(name, rows(first, 4)) for name in RELATIVES]
+
+
+NETS = {net.name: net for net in [*u_nets(), *nested(), *relatives(), Net("unet++", rows(8, 4), "sum")]}
+NETS |= {net.name: net for depth in (1, 2, 3, 5) for net in nested(8, depth)[2:]}
+PLAIN, NESTED, SUPERVISED = "unet 8..128", "unet++ 8..128", "unet++ 8..128, mean"
+
+
+@cache
+def images(kind: str) -> data.Splits:
+    """The tiles of one kind, dealt by image or section; of drawn images whole ones."""
+    if kind == "nuclei":
+        return data.Splits(*map(few_tiles, data.load("bbbc038", SIZE, tiles=True, progress=False)))
+    if kind in REAL:
+        return data.load("vnc", SIZE, tiles=True, classes=[kind], progress=False)
+    look = Look(fluorescence, (4, 45), SIZES[kind.removeprefix("drawn ")], (0.8, 1.3), (0.005, 0.012))
+    return data.draw(600, SIZE, look=look)
+
+
+def image_of(id: str) -> str:
+    """The image, or section, of a tile."""
+    return id.rpartition("@")[0] or id
+
+
+def few_tiles(part: data.Split) -> data.Split:
+    """At most TILES of each image, evenly spaced in their order: row by row, from the first to the last."""
+    tiles = defaultdict(list)
+    for n, id in enumerate(part.ids):
+        tiles[image_of(id)].append(n)
+    last = TILES - 1
+    few = [ns if len(ns) <= TILES else [ns[k * (len(ns) - 1) // last] for k in range(TILES)] for ns in tiles.values()]
+    return part_of(part, [n for ns in few for n in ns])
+
+
+def part_of(part: data.Split, which: Sequence[int]) -> data.Split:
+    """Some of the tiles."""
+    kept = {field: getattr(part, field)[list(which)] for field in ("images", "masks", "labels")}
+    return part._replace(ids=[part.ids[n] for n in which], **kept)
+
+
+def share_of(part: data.Split, share: float) -> data.Split:
+    """The first of its images: nuclei in the order of their ids, which are hashes; sections as they lie."""
+    names = list(dict.fromkeys(map(image_of, part.ids)))
+    kept = set(names[: max(1, round(share * len(names)))])
+    return part_of(part, [n for n, id in enumerate(part.ids) if image_of(id) in kept])
+
+
+def four_bce_dice(logits: Tensor, target: Tensor) -> Tensor:
+    """Four times the loss, whose mean over four heads is the sum of the paper (UNet++, 2020)."""
+    return 4 * bce_dice(logits, target)
+
+
+def train(net: Net, kind: str, *, lr: float, seed: int, steps: int = STEPS, share: float = 1) -> tuple[nn.Module, Row]:
+    """A trained net, and what it took. `fit` as it is, for as many whole epochs as make at least `steps`."""
+    part = share_of(images(kind).train, share)
+    few = part_of(images(kind).val, range(BATCH))  # `fit` scores every epoch, and here nothing is decided by that
+    epochs = ceil(steps / (len(part.ids) // BATCH))
+    torch.manual_seed(seed)
+    model = net.make()
+    recipe = Recipe(batch_size=BATCH, lr=lr, seed=seed, loss=four_bce_dice if net.loss == "sum" else bce_dice)
+    log = list(fit(model, data.Splits(part, few, few), epochs=epochs, recipe=recipe, setting=Setting.fast()))
+    return model, {"epochs": epochs, "loss": log[-1]["loss"], "seconds": round(sum(row["seconds"] for row in log), 1)}
+
+
+def heads_of(model: nn.Module) -> list[Head]:
+    """The ways to read a net: its one head, or with several the mean of all and each alone."""
+    heads = getattr(model, "heads", {})
+    return ["mean", *heads.values()] if len(heads) > 1 else [-1]
+
+
+def iou_of_images(maps: Tensor, part: data.Split) -> Tensor:
+    """IoU of every image at threshold 0.5, pixels of its tiles pooled, float64 (images,) in the order of ids."""
+    counts, which = torch.stack(count(maps > 0.5, part.masks), dim=1), defaultdict(list)
+    for n, id in enumerate(part.ids):
+        which[image_of(id)].append(n)
+    return iou(Counts(*torch.stack([counts[ns].sum(0) for ns in which.values()], dim=1)))
+
+
+def scores_of(maps: Tensor, part: data.Split) -> Row:
+    """IoU of every image, four digits; the pooled IoU; the mean boundary IoU of tiles."""
+    return {
+        "iou": [round(value, 4) for value in iou_of_images(maps, part).tolist()],
+        "pooled": iou(count(maps > 0.5, part.masks).pooled()).item(),
+        "boundary": boundary_iou(maps > 0.5, part.masks).mean().item(),
+    }
+
+
+def maps_of(model: nn.Module, part: data.Split, head: Head) -> Tensor:
+    """Probability maps of one head, or of "flips": the deepest head's mean over an image and its mirror image."""
+    if head != "flips":
+        return probabilities(model, part.images, head=head, setting=Setting.fast())
+    mirrored = probabilities(model, part.images.flip(-1), head=-1, setting=Setting.fast()).flip(-1)
+    return (maps_of(model, part, -1) + mirrored) / 2
+
+
+def validation(model: nn.Module, kind: str) -> dict[str, float]:
+    """Head -> the mean over the validation images of their IoU."""
+    part = images(kind).val
+    return {str(h): iou_of_images(maps_of(model, part, h), part).mean().item() for h in heads_of(model)}
+
+
+def measure_tuning(kind: str, net: str, lr: float) -> Row:
+    """One run of seed 0: validation alone."""
+    model, row = train(NETS[net], kind, lr=lr, seed=0)
+    return row | {"val": validation(model, kind)}
+
+
+def measure_decision(
+    kind: str, net: str, seed: int, lr: float, *, steps: int = STEPS, share: float = 1, threads: int = 1
+) -> Row:
+    """A run whose test part is scored by each head, and with one head by the mean of two views ("flips") as well.
+
+    The plain U-Net is trained twice, with seed + 100 again: "pair" is the mean of the two, at no more than the work of
+    UNet++. With two threads sums are taken in another order, as on another machine: the noise of a rerun.
+    """
+    torch.set_num_threads(threads)
+    model, row = train(NETS[net], kind, lr=lr, seed=seed, steps=steps, share=share)
+    part, heads = images(kind).test, heads_of(model)
+    maps = {str(head): maps_of(model, part, head) for head in (heads if len(heads) > 1 else [-1, "flips"])}
+    row["val"] = validation(model, kind)
+    if net == PLAIN and (steps, share, threads) == (STEPS, 1, 1):
+        second, _ = train(NETS[net], kind, lr=lr, seed=seed + 100)
+        maps["pair"] = (maps["-1"] + maps_of(second, part, -1)) / 2
+    torch.set_num_threads(1)
+    return row | {"test": {head: scores_of(found, part) for head, found in maps.items()}}
+
+
+def measure_costs(net: str) -> Row:
+    """Weights, work at 96x96 and milliseconds of a net, and of each level it can be cut to: four tiles, one thread."""
+    torch.set_num_threads(1)
+    model, batch, levels = NETS[net].make(), torch.zeros(BATCH, 3, SIZE, SIZE), {}
+    for level in range(1, model.depth + 1) if NETS[net].loss == "mean" else [model.depth]:
+        small = model if level == model.depth else model.prune(level)
+        ready = Setting.fast().for_inference(small)
+        with torch.inference_mode():
+            ms = median_ms(lambda: Setting.fast().forward(ready, batch), repeats=50)  # noqa: B023
+        levels[str(level)] = {"parameters": parameters(small), "macs": macs(small), "ms": round(ms, 2)}
+    whole = levels.pop(str(model.depth))
+    return whole | ({"levels": levels} if levels else {})
+
+
+def costs_runs() -> list[Row]:
+    """Every net."""
+    return [{"net": name} for name in NETS]
+
+
+def tuning_runs(rows: list[Row]) -> list[Row]:
+    """All U-Nets and the other wirings at the middle rate; then, of those that go on, the other rates.
+
+    The relatives are tuned on nuclei, where lesson 11 compares them.
+    """
+    nets = [net.name for net in (*u_nets(), *nested())]
+    first = [{"kind": kind, "net": net, "lr": RATES[1]} for kind, net in product(REAL, nets)]
+    if not all(any(values.items() <= row.items() for row in rows) for values in first):
+        return first
+    others = [lr for lr in RATES if lr != RATES[1]]
+    second = [{"kind": kind, "net": net, "lr": lr} for kind in REAL for net in contestants(kind, rows) for lr in others]
+    return first + second + [{"kind": "nuclei", "net": net.name, "lr": lr} for net in relatives() for lr in RATES]
+
+
+def contestants(kind: str, tuning: list[Row]) -> list[str]:
+    """The nets that are compared on one kind: the plain U-Net, the tuned one for each budget, the other wirings."""
+    costs = load_results("costs")["rows"]
+    best = [tuned(tuning, costs, kind, of, at_most) for of, at_most in (budget(costs, name) for name in BUDGETS)]
+    return list(dict.fromkeys([PLAIN, *best, *(net.name for net in nested())]))
+
+
+def decision_runs() -> list[Row]:
+    """Everything that is compared, seed by seed, and then the sweeps, in the order of docs/protocol.md."""
+    tuning, costs = load_results("tuning")["rows"], load_results("costs")["rows"]
+
+    def of(kind: str, net: str, seed: int, like: str = "", **more: Any) -> Row:
+        """A run at the learning rate that validation chose, or at that of a net like it."""
+        how = {"lr": rate(tuning, kind, like or net), "steps": STEPS, "share": 1, "threads": 1}
+        return {"kind": kind, "net": net, "seed": seed, **how, **more}
+
+    main = [of(kind, net, s) for s in range(SEEDS) for kind in REAL for net in contestants(kind, tuning)]
+    summed = [of(kind, "unet++ 8..128, sum", s, SUPERVISED) for s, kind in product(range(2), REAL)]
+    related = [of("nuclei", net.name, s) for s, net in product(range(3), relatives())]
+    again = [of(k, n, s, threads=2) for s, k, n in product(range(2), REAL, (PLAIN, NESTED))]
+    longer = [of(k, n, s, steps=2 * STEPS) for s, k, n in product(range(2), REAL, (PLAIN, NESTED))]
+    deep = [
+        of(kind, net.name, s, like)
+        for s, kind, depth in product(range(3), ("nuclei", "mitochondria"), (1, 2, 3, 5))
+        for like, net in zip(
+            (PLAIN, NESTED, SUPERVISED), (Net("unet", rows(8, depth)), *nested(8, depth)[2:]), strict=True
+        )
+    ]
+    fewer = [
+        of(kind, net, s, share=share)
+        for s, kind, share in product(range(2), ("nuclei", "mitochondria"), SHARES)
+        for net in (tuned(tuning, costs, kind, *budget(costs, "work")), NESTED, SUPERVISED)
+    ]
+    drawn = [
+        {"kind": f"drawn {sizes}", "net": net, "seed": s, "lr": RATES[1], "steps": STEPS, "share": 1, "threads": 1}
+        for s, sizes, net in product(range(3), SIZES, (PLAIN, "unet 17..70", "unet 13..200", NESTED, SUPERVISED))
+    ]
+    listed = [*main, *summed, *related, *again, *longer, *deep, *fewer, *drawn]
+    return [run for n, run in enumerate(listed) if run not in listed[:n]]
