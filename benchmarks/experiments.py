@@ -304,7 +304,7 @@ EXPERIMENTS = {
         measure_relatives,
     ),
     "costs": Experiment(
-        "Weights, multiplications for one tile of 96x96, and milliseconds for four tiles on one thread, in the fast "
+        "Weights, multiplications for one tile of 96x96, and milliseconds for one on one thread, in the fast "
         "setting: every net of docs/protocol.md, and the levels it can be cut to.",
         decide.costs_runs(),
         decide.measure_costs,

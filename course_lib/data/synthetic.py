@@ -198,7 +198,8 @@ def draw_nuclei(
     """Images uint8 (count, size, size, 3) and labels int32 (count, size, size): 0 background, nuclei 1..K.
 
     `look` is a Look or the name of one in LOOKS; without one the looks take turns. Image n depends on (seed, n), size
-    and its look alone. Each nucleus is one piece of at least MIN_PIXELS pixels, and every image has one. Raises UserError.
+    and its look alone. Each nucleus is one piece of at least MIN_PIXELS pixels, and every image has one.
+    Raises UserError.
     """
     if count < 1:
         raise UserError(f"draw_nuclei: count is {count}; ask for at least 1 image.")
