@@ -23,14 +23,13 @@ from course_lib.metrics import Counts, boundary_iou, count, iou
 from course_lib.predict import Head, Setting, probabilities
 from course_lib.relatives import RELATIVES
 from course_lib.results import load_results
-from course_lib.results.decision import BUDGETS, budget, rate, tuned
+from course_lib.results.decision import BUDGETS, KINDS, MAIN, NESTED, PLAIN, SUPERVISED, Tables, rate, tuned
 from course_lib.train import Recipe, fit
 
 Row = dict[str, Any]
 SIZE = 96  # pixels, the side of a tile
-BATCH, STEPS = 4, 960
+BATCH, STEPS = 4, MAIN["steps"]
 RATES = (1e-3, 3e-3, 1e-2)  # learning rates to choose from; nets are compared at the middle one before that
-REAL = ("nuclei", "membranes", "mitochondria")
 TILES = 4  # at most, of one image of nuclei: large pictures would fill every batch
 SEEDS = 5
 SIZES = {"small": (0.03, 0.045), "large": (0.13, 0.2), "both": (0.03, 0.2)}  # radii of drawn nuclei, of the side
@@ -92,7 +91,6 @@ def nested(first: int = 8, depth: int = 4) -> list[Net]:
 RELATED = [Net(name, rows(8, 4)) for name in RELATIVES]  # the networks of lesson 11
 NETS = {net.name: net for net in [*U_NETS, *nested(), *RELATED, Net("unet++", rows(8, 4), "sum")]}
 NETS |= {net.name: net for depth in (1, 2, 3, 5) for net in nested(8, depth)[3:]}
-PLAIN, NESTED, SUPERVISED = "unet 8..128", "unet++ 8..128", "unet++ 8..128, mean"
 
 
 @cache
@@ -100,7 +98,7 @@ def images(kind: str) -> data.Splits:
     """The tiles of one kind, dealt by image or section; of drawn images whole ones."""
     if kind == "nuclei":
         return data.Splits(*map(few_tiles, data.load("bbbc038", SIZE, tiles=True, progress=False)))
-    if kind in REAL:
+    if kind in KINDS:
         return data.load("vnc", SIZE, tiles=True, classes=[kind], progress=False)
     look = Look(fluorescence, (4, 45), SIZES[kind.removeprefix("drawn ")], (0.8, 1.3), (0.005, 0.012))
     return data.draw(600, SIZE, look=look)
@@ -236,39 +234,41 @@ def costs_runs() -> list[Row]:
 def tuning_runs(rows: list[Row]) -> list[Row]:
     """All U-Nets and the other wirings at the middle rate; then, of those that go on, the other rates."""
     nets = [net.name for net in (*U_NETS, *nested())]
-    first = [{"kind": kind, "net": net, "lr": RATES[1]} for kind, net in product(REAL, nets)]
+    first = [{"kind": kind, "net": net, "lr": RATES[1]} for kind, net in product(KINDS, nets)]
     if not all(any(values.items() <= row.items() for row in rows) for values in first):
         return first
     others = [lr for lr in RATES if lr != RATES[1]]
-    second = [{"kind": kind, "net": net, "lr": lr} for kind in REAL for net in contestants(kind, rows) for lr in others]
+    second = [
+        {"kind": kind, "net": net, "lr": lr} for kind in KINDS for net in contestants(kind, rows) for lr in others
+    ]
     return first + second
 
 
 def contestants(kind: str, tuning: list[Row]) -> list[str]:
     """The nets that are compared on one kind: the plain U-Net, the tuned one for each budget, the other wirings."""
-    costs = load_results("costs")["rows"]
-    best = [tuned(tuning, costs, kind, of, at_most) for of, at_most in (budget(costs, name) for name in BUDGETS)]
+    tables = Tables(load_results("costs")["rows"], tuning, [])
+    best = [tuned(tables, kind, name) for name in BUDGETS]
     return list(dict.fromkeys([PLAIN, *best, *(net.name for net in nested())]))
 
 
 def decision_runs() -> list[Row]:
     """Everything that is compared, seed by seed, and then the sweeps, in the order of docs/protocol.md."""
-    tuning, costs = load_results("tuning")["rows"], load_results("costs")["rows"]
+    tables = Tables(load_results("costs")["rows"], load_results("tuning")["rows"], [])
 
-    def of(kind: str, net: str, seed: int, like: str = "", **more: Any) -> Row:
+    def of(kind: str, net: str, seed: int, like: str = "", **sweep: Any) -> Row:
         """A run at the learning rate that validation chose, or at that of a net like it."""
-        how = {"lr": rate(tuning, kind, like or net), "steps": STEPS, "share": 1, "threads": 1}
-        return {"kind": kind, "net": net, "seed": seed, **how, **more}
+        lr = rate(tables.tuning, kind, like or net)
+        return {"kind": kind, "net": net, "seed": seed, "lr": lr, **MAIN, **sweep}
 
-    main = [of(kind, net, s) for s in range(SEEDS) for kind in REAL for net in contestants(kind, tuning)]
-    summed = [of(kind, "unet++ 8..128, sum", s, SUPERVISED) for s, kind in product(range(2), REAL)]
-    longer = [of(k, n, s, steps=2 * STEPS) for s, k, n in product(range(2), REAL, (PLAIN, NESTED))]
-    again = [of(k, n, s, threads=2) for s, k, n in product(range(2), REAL, (PLAIN, NESTED))]
+    main = [of(kind, net, s) for s in range(SEEDS) for kind in KINDS for net in contestants(kind, tables.tuning)]
+    summed = [of(kind, "unet++ 8..128, sum", s, SUPERVISED) for s, kind in product(range(2), KINDS)]
+    longer = [of(k, n, s, steps=2 * STEPS) for s, k, n in product(range(2), KINDS, (PLAIN, NESTED))]
+    again = [of(k, n, s, threads=2) for s, k, n in product(range(2), KINDS, (PLAIN, NESTED))]
     few = ("nuclei", "mitochondria")
     fewer = [
         of(kind, net, s, share=share)
         for s, kind, share in product(range(2), few, SHARES)
-        for net in (tuned(tuning, costs, kind, *budget(costs, "work")), SUPERVISED)
+        for net in (tuned(tables, kind, "work"), SUPERVISED)
     ]
     deep = [
         of(kind, net, s, like)
@@ -276,7 +276,7 @@ def decision_runs() -> list[Row]:
         for like, net in ((PLAIN, f"unet 8..{8 * 2**depth}"), (SUPERVISED, f"unet++ 8..{8 * 2**depth}, mean"))
     ]
     drawn = [
-        {"kind": f"drawn {sizes}", "net": net, "seed": s, "lr": RATES[1], "steps": STEPS, "share": 1, "threads": 1}
+        {"kind": f"drawn {sizes}", "net": net, "seed": s, "lr": RATES[1], **MAIN}
         for s, sizes, net in product(range(3), SIZES, (PLAIN, "unet 17..70", NESTED))
     ]
     related = [of("nuclei", net.name, s, NESTED) for s, net in product(range(3), RELATED)]

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from course_lib.results.compare import Interval, bootstrap, holm, interval_from_table, paired_interval
+from course_lib.results.compare import (
+    Comparison,
+    Interval,
+    compare,
+    holm,
+    interval_from_table,
+    paired_interval,
+    verdicts,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -59,48 +67,92 @@ def test_what_makes_no_pairs_is_refused(a, b, message):
         paired_interval(a, b)
 
 
-def test_the_bootstrap_of_one_seed_is_scipys():
-    a, b = RNG.normal(0.1, 1, (1, 80)), RNG.normal(0, 1, (1, 80))
-    interval, _ = bootstrap(a, b, draws=20_000)
-    theirs = stats.bootstrap(((a - b)[0],), np.mean, n_resamples=20_000, method="percentile", rng=1)
-    assert interval.mean == pytest.approx((a - b).mean())
-    assert interval[1:] == pytest.approx(tuple(theirs.confidence_interval), abs=0.02)
+def test_seeds_and_images_by_hand():
+    # Means of the images 1 and 3, so s² = 2 and 2 / 2 = 1; of the seeds 1 and 3, the same: the error is √2. Welch's
+    # degrees: (1 + 1)² / (1 / 1 + 1 / 1) = 2, t is 4.303.
+    d = np.array([[0.0, 2.0], [2.0, 4.0]])
+    found = compare(d + 7, np.full((2, 2), 7.0))
+    assert found.difference == pytest.approx((2, 2 - 4.303 * 2**0.5, 2 + 4.303 * 2**0.5), abs=2e-3)
+    assert found.p == pytest.approx(2 * stats.t(2).sf(2 / 2**0.5))
 
 
-def test_the_bootstrap_draws_seeds_and_images():
-    by_seed = np.repeat(RNG.normal(0, 1, (6, 1)), 40, axis=1)  # all images alike: only seeds vary
-    by_image = np.repeat(RNG.normal(0, 1, (1, 40)), 6, axis=0)
-    for scores, spread in ((by_seed, by_seed[:, 0].std() / 6**0.5), (by_image, by_image[0].std() / 40**0.5)):
-        interval, _ = bootstrap(scores, np.zeros_like(scores))
-        assert interval.high - interval.low == pytest.approx(2 * 1.96 * spread, rel=0.08)
+def test_where_only_one_of_the_two_varies_it_is_a_paired_t():
+    for scores, values in (
+        (np.repeat(RNG.normal(0.3, 1, (6, 1)), 40, axis=1), 0),
+        (np.repeat(RNG.normal(0.3, 1, (1, 40)), 6, axis=0), 1),
+    ):
+        single = scores.mean(axis=1 - values)
+        found = compare(scores, np.zeros_like(scores))
+        theirs = stats.ttest_1samp(single, 0)
+        assert found.difference[1:] == pytest.approx(tuple(theirs.confidence_interval(0.95)))
+        assert found.p == pytest.approx(theirs.pvalue)
 
 
-def test_p_is_small_where_the_interval_excludes_zero():
+def test_its_interval_holds_the_truth_in_at_least_95_of_100_experiments():
+    """Seeds, images and noise drawn anew each time, the true difference 0.2."""
+    rng, missed = np.random.default_rng(1), 0
+    for _ in range(2000):
+        d = 0.2 + rng.normal(0, 1, (5, 1)) + rng.normal(0, 1, (1, 30)) + rng.normal(0, 1, (5, 30))
+        low, high = compare(d, np.zeros_like(d)).difference[1:]
+        missed += not low <= 0.2 <= high
+    assert 0.02 < missed / 2000 < 0.06
+
+
+def test_equal_within_the_margin_takes_more_than_a_difference_that_is_not_clear():
     noise = RNG.normal(0, 1, (5, 100))
-    for shift, clear in ((0.0, False), (1.0, True), (-1.0, True)):
-        interval, p = bootstrap(noise - noise.mean() + shift, np.zeros((5, 100)))
-        assert interval.excludes_zero == clear == (p < 0.05)
-        assert interval.mean == pytest.approx(shift)
-    assert bootstrap(noise + 9, np.zeros((5, 100)), draws=1000)[1] == 2 / 1000  # never 0
-    assert bootstrap(np.zeros((5, 9)), np.zeros((5, 9)))[1] == 1
+    noise -= noise.mean()
+    for spread, shift, p_below, within in (
+        (0.01, 0.0, False, True),
+        (0.5, 0.0, False, False),
+        (0.01, 0.02, True, False),
+    ):
+        found = compare(spread * noise + shift, np.zeros((5, 100)))
+        assert (found.p < 0.05, found.p_margin < 0.05) == (p_below, within)
+    low, high = (compare(0.05 * noise + side, np.zeros((5, 100))).p_margin for side in (-0.004, 0.004))
+    assert low == pytest.approx(high)  # the margin has two sides
 
 
-def test_the_bootstrap_gives_the_same_numbers_again():
-    a, b = RNG.normal(0, 1, (2, 5, 30))
-    assert bootstrap(a, b) == bootstrap(a, b) != bootstrap(a, b, seed=1)
+def test_the_two_one_sided_tests_are_scipys():
+    one = np.repeat(RNG.normal(0.002, 0.01, (9, 1)), 4, axis=1)
+    upper = stats.ttest_1samp(one[:, 0], 0.01, alternative="less").pvalue
+    lower = stats.ttest_1samp(one[:, 0], -0.01, alternative="greater").pvalue
+    assert compare(one, np.zeros_like(one)).p_margin == pytest.approx(max(lower, upper))
 
 
-@pytest.mark.parametrize(("a", "b"), [((5, 3), (5, 4)), ((5,), (5,)), ((0, 3), (0, 3))])
-def test_the_bootstrap_refuses_what_is_not_paired(a, b):
+def test_what_never_varies_is_certain():
+    assert compare(np.full((2, 3), 0.5), np.full((2, 3), 0.25)) == ((0.25, 0.25, 0.25), 0, 1)
+    assert compare(np.ones((2, 3)), np.ones((2, 3))) == ((0, 0, 0), 1, 0)
+
+
+def test_verdicts():
+    def one(mean, p, p_margin):
+        return Comparison(Interval(mean, mean - 1, mean + 1), p, p_margin)
+
+    given = [
+        one(0.03, 0.001, 1),
+        one(-0.03, 0.001, 1),
+        one(0, 0.9, 0.001),
+        one(0.004, 0.001, 0.001),
+        one(0.02, 0.04, 1),
+    ]
+    assert verdicts(given) == ["ahead", "behind", "equal", "equal", "open"]  # the last: 0.04 times 2 is not below 0.05
+    assert verdicts(given[-1:]) == ["ahead"]
+    assert verdicts([]) == []
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [((5, 3), (5, 4)), ((5,), (5,)), ((0, 3), (0, 3)), ((1, 3), (1, 3)), ((3, 1), (3, 1))]
+)
+def test_what_is_not_seeds_by_images_is_refused(a, b):
     with pytest.raises(ValueError, match=r"give \(seeds, images\)"):
-        bootstrap(np.zeros(a), np.zeros(b))
+        compare(np.zeros(a), np.zeros(b))
 
 
-def test_the_bootstrap_refuses_what_is_no_number():
+def test_what_is_no_number_is_refused():
     scores = np.zeros((2, 3))
     scores[1, 2] = np.nan
     with pytest.raises(ValueError, match="not a number"):
-        bootstrap(scores, np.zeros((2, 3)))
+        compare(scores, np.zeros((2, 3)))
 
 
 def test_holm_by_hand():

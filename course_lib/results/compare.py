@@ -1,10 +1,15 @@
-"""Differences between nets, with how sure we may be of them: paired where the runs are, else from a table."""
+"""Differences between nets, with how sure we may be of them: over seeds, over seeds and images, or from a table.
+
+`compare` and `verdicts` are the one test of all stored experiments (docs/protocol.md).
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
+
+MARGIN = 0.01  # of IoU: what differs by less we call equal. The least gain of UNet++ (2020) over U-Net is 0.0103.
 
 
 class Interval(NamedTuple):
@@ -21,6 +26,20 @@ class Interval(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.mean:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+
+
+class Comparison(NamedTuple):
+    """A difference over seeds and images, and two p-values.
+
+    Attributes:
+        difference: its mean and 95 % interval.
+        p: of "there is no difference".
+        p_margin: of "the difference is MARGIN or more"; small where the nets are as good as equal.
+    """
+
+    difference: Interval
+    p: float
+    p_margin: float
 
 
 def paired_interval(a: Sequence[float], b: Sequence[float]) -> Interval:
@@ -51,32 +70,45 @@ def interval_from_table(a: tuple[float, float], b: tuple[float, float], *, runs:
     return _around(mean_a - mean_b, (error_a + error_b) ** 0.5, degrees)
 
 
-def bootstrap(a: np.ndarray, b: np.ndarray, *, draws: int = 10_000, seed: int = 0) -> tuple[Interval, float]:
-    """Mean of a - b over seeds and images, its 95 % interval, and the p-value of "there is no difference".
+def compare(a: np.ndarray, b: np.ndarray, *, margin: float = MARGIN) -> Comparison:
+    """a - b over seeds and images: both are drawn at random, another training and other test images.
 
-    Seeds and images are both drawn anew, with replacement: another training, other test images (Efron, 1979). The
-    interval holds the middle 95 % of the means of all draws. p is twice the share of draws on the other side of 0,
-    never below 2 / draws.
-    With few seeds it is rough: what seeds alone decide comes out too narrow, s of them drawn with replacement vary by
-    (s - 1) / s of what s new ones would; noise of single images in single runs is drawn twice and comes out too wide.
+        d ± t √(s_S² / S + s_N² / N)
+
+    s_S is the deviation of the seeds' means, s_N that of the images' means, and t has the degrees of freedom of
+    Welch's formula for a sum of two variances. The noise of one image in one run is in both terms, so the interval is
+    rather too wide (min F' of Clark, 1973). The p of the margin is the larger one of two one-sided tests.
 
     Args:
         a, b: the scores of two nets, (seeds, images) each; the same seed and the same image in the same place.
-    Raises ValueError: the shapes differ, there is nothing to draw from, or a score is not a number.
+    Raises ValueError: the shapes differ, there are fewer than two of a kind, or a score is not a number.
     """
-    if np.shape(a) != np.shape(b) or np.ndim(a) != 2 or 0 in np.shape(a):
-        raise ValueError(f"scores of shapes {np.shape(a)} and {np.shape(b)}: give (seeds, images), the same for both")
-    differences = np.subtract(a, b, dtype=float)
-    if not np.isfinite(differences).all():
+    if np.shape(a) != np.shape(b) or np.ndim(a) != 2 or min(np.shape(a)) < 2:
+        raise ValueError(f"scores of shapes {np.shape(a)} and {np.shape(b)}: give (seeds, images), two or more of each")
+    d = np.subtract(a, b, dtype=float)
+    if not np.isfinite(d).all():
         raise ValueError("a score is not a number: leave that image out for both nets")
-    seeds, images = differences.shape
-    generator = np.random.default_rng(seed)
-    of_seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), draws) / seeds  # how often each was drawn
-    of_images = generator.multinomial(images, np.full(images, 1 / images), draws) / images
-    means = np.einsum("ds,si,di->d", of_seeds, differences, of_images, optimize=True)
-    low, high = np.quantile(means, [0.025, 0.975])
-    beyond = min((means <= 0).mean(), (means >= 0).mean())
-    return Interval(float(differences.mean()), float(low), float(high)), float(min(1, max(2 * beyond, 2 / draws)))
+    parts = [
+        d.mean(axis=axis).var(ddof=1) / d.shape[1 - axis] for axis in (0, 1)
+    ]  # of the images', of the seeds' means
+    if sum(parts) == 0:  # every difference is the same number
+        return Comparison(Interval(*[float(d[0, 0])] * 3), float(d[0, 0] == 0), float(abs(d[0, 0]) >= margin))
+    degrees = sum(parts) ** 2 / sum(part**2 / (d.shape[1 - axis] - 1) for axis, part in enumerate(parts))
+    error, student = sum(parts) ** 0.5, stats.t(degrees)
+    outside = student.sf((margin - abs(d.mean())) / error)
+    return Comparison(_around(d.mean(), error, degrees), float(2 * student.sf(abs(d.mean()) / error)), float(outside))
+
+
+def verdicts(comparisons: Sequence[Comparison], *, level: float = 0.05) -> list[str]:
+    """What may be said of each, all of them together: "ahead", "behind", "equal" or "open", in the order given.
+
+    Both kinds of p-values are corrected for their number by `holm`. "equal" is equal within the margin; a difference
+    that is clear and within the margin is "equal", too, because it is smaller than what we would act upon.
+    """
+    clear, within = (holm([one[field] for one in comparisons]) for field in (1, 2))
+    sides = ["ahead" if one.difference.mean > 0 else "behind" for one in comparisons]
+    said = zip(clear, within, sides, strict=True)
+    return ["equal" if inside < level else side if p < level else "open" for p, inside, side in said]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -1,13 +1,54 @@
-"""Which U-Net is the fair baseline? What validation chose, in costs.json and tuning.json (docs/protocol.md)."""
+"""When does UNet++ pay? The tables of docs/protocol.md: which U-Net is the fair baseline, and who is ahead of whom.
+
+costs.json      weights, work and milliseconds of every net
+tuning.json     validation scores, by which depth, width and learning rate were chosen
+decision.json   the runs, with the IoU of every test image
+"""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from course_lib.results.compare import Comparison, compare, verdicts
+from course_lib.results.records import load_results
 
 Row = dict[str, Any]
-SUPERVISED = "unet++ 8..128, mean"  # UNet++ with all heads: its costs, and those of its levels, are the budgets
-BUDGETS = ("weights", "work", "time", "level 1", "level 2", "level 3")  # the last three: work of UNet++ cut to it
+KINDS = ("nuclei", "membranes", "mitochondria")
+PLAIN, NESTED, SUPERVISED = "unet 8..128", "unet++ 8..128", "unet++ 8..128, mean"
+SHORT, NONE = "unet+ 8..128", "unet-e 8..128, mean"  # of skips: short ones, and none inside of the grid
+BUDGETS = ("weights", "work", "time", "level 1", "level 2", "level 3")  # of UNet++, and the work of its levels
 WITHIN = 1.05  # times a budget still counts as that budget
-COMPARED_AT = 3e-3  # the learning rate at which the U-Nets of all depths and widths were compared
+COMPARED_AT = 3e-3  # the learning rate at which U-Nets of all depths and widths were compared
+MAIN = {"steps": 960, "share": 1, "threads": 1}  # what a run has that belongs to no sweep
+BEST = "best"  # the head, or the mean of heads, that was best on validation
+
+# What is compared: a name, a net and how it is read, minus a net, or the U-Net tuned for a budget, and how it is read.
+FAMILY = {
+    "UNet++ - plain U-Net": (NESTED, BEST, PLAIN, BEST),
+    "UNet++ - U-Net, its weights": (NESTED, BEST, "weights", BEST),
+    "UNet++ - U-Net, its work": (NESTED, BEST, "work", BEST),
+    "UNet++ - U-Net, its time": (NESTED, BEST, "time", BEST),
+    "all heads - U-Net, its work": (SUPERVISED, BEST, "work", BEST),
+    "all heads - one head": (SUPERVISED, BEST, NESTED, BEST),
+    "UNet++ - UNet+": (NESTED, BEST, SHORT, BEST),
+    "all heads - U-Net^e": (SUPERVISED, BEST, NONE, BEST),
+    "mean of heads - two U-Nets": (SUPERVISED, "mean", PLAIN, "pair"),
+    **{f"level {n} - U-Net, its work": (SUPERVISED, str(n), f"level {n}", BEST) for n in (1, 2, 3)},
+}
+
+
+class Tables(NamedTuple):
+    """The rows of costs.json, tuning.json and decision.json."""
+
+    costs: list[Row]
+    tuning: list[Row]
+    runs: list[Row]
+
+    @classmethod
+    def load(cls) -> "Tables":
+        """What is stored. Raises UserError: not measured yet."""
+        return cls(*(load_results(name)["rows"] for name in ("costs", "tuning", "decision")))
 
 
 def budget(costs: Sequence[Row], name: str) -> tuple[str, float]:
@@ -19,19 +60,12 @@ def budget(costs: Sequence[Row], name: str) -> tuple[str, float]:
     return column, whole[column]
 
 
-def tuned(tuning: Sequence[Row], costs: Sequence[Row], kind: str, column: str, at_most: float) -> str:
-    """The U-Net, of any depth and width, with the best validation score among those that cost no more.
-
-    `kind` of images; `column` and `at_most` as `budget` gives them. What costs up to WITHIN times as much counts.
-    """
-    cost = {row["net"]: row[column] for row in costs}
-    runs = [row for row in tuning if row["kind"] == kind and row["lr"] == COMPARED_AT and is_u_net(row["net"])]
+def tuned(tables: Tables, kind: str, name: str) -> str:
+    """The U-Net, of any depth and width, with the best validation score among those within a budget."""
+    column, at_most = budget(tables.costs, name)
+    cost = {row["net"]: row[column] for row in tables.costs if row["net"].startswith("unet ")}
+    runs = [row for row in tables.tuning if row["kind"] == kind and row["lr"] == COMPARED_AT and row["net"] in cost]
     return max((row for row in runs if cost[row["net"]] <= WITHIN * at_most), key=score)["net"]
-
-
-def is_u_net(net: str) -> bool:
-    """Whether a net of the tables is a plain U-Net."""
-    return net.startswith("unet ")
 
 
 def rate(tuning: Sequence[Row], kind: str, net: str) -> float:
@@ -42,3 +76,20 @@ def rate(tuning: Sequence[Row], kind: str, net: str) -> float:
 def score(row: Row) -> float:
     """Validation score of a run, with several heads that of the best way to read them."""
     return max(row["val"].values())
+
+
+def scores(tables: Tables, kind: str, net: str, head: str = BEST, **sweep: Any) -> np.ndarray:
+    """IoU of every test image, (seeds, images). `sweep` says what differs from MAIN."""
+    wanted = {"kind": kind, "net": net, **MAIN, **sweep}
+    runs = sorted((row for row in tables.runs if wanted.items() <= row.items()), key=lambda row: row["seed"])
+    return np.array([row["test"][max(row["val"], key=row["val"].get) if head == BEST else head]["iou"] for row in runs])
+
+
+def family(tables: Tables) -> dict[tuple[str, str], tuple[Comparison, str]]:
+    """(kind, name in FAMILY) -> the comparison and what may be said of it, all of them together."""
+    found = {}
+    for kind in KINDS:
+        for name, (net, head, other, its) in FAMILY.items():
+            base = tuned(tables, kind, other) if other in BUDGETS else other
+            found[kind, name] = compare(scores(tables, kind, net, head), scores(tables, kind, base, its))
+    return dict(zip(found, zip(found.values(), verdicts(list(found.values())), strict=True), strict=True))
