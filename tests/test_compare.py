@@ -7,6 +7,7 @@ from scipy import stats
 from course_lib.results.compare import (
     Comparison,
     Interval,
+    bootstrap,
     compare,
     holm,
     interval_from_table,
@@ -153,6 +154,50 @@ def test_what_is_no_number_is_refused():
     scores[1, 2] = np.nan
     with pytest.raises(ValueError, match="not a number"):
         compare(scores, np.zeros((2, 3)))
+
+
+def test_the_bootstrap_of_one_seed_is_scipys():
+    a, b = RNG.normal(0.1, 1, (1, 80)), RNG.normal(0, 1, (1, 80))
+    interval, _ = bootstrap(a, b, draws=20_000)
+    theirs = stats.bootstrap(((a - b)[0],), np.mean, n_resamples=20_000, method="percentile", rng=1)
+    assert interval.mean == pytest.approx((a - b).mean())
+    assert interval[1:] == pytest.approx(tuple(theirs.confidence_interval), abs=0.02)
+
+
+def test_the_bootstrap_draws_seeds_and_images():
+    by_seed = np.repeat(RNG.normal(0, 1, (6, 1)), 40, axis=1)  # all images alike: only seeds vary
+    by_image = np.repeat(RNG.normal(0, 1, (1, 40)), 6, axis=0)
+    for scores, spread in ((by_seed, by_seed[:, 0].std() / 6**0.5), (by_image, by_image[0].std() / 40**0.5)):
+        interval, _ = bootstrap(scores, np.zeros_like(scores))
+        assert interval.high - interval.low == pytest.approx(2 * 1.96 * spread, rel=0.08)
+
+
+def test_p_is_small_where_the_interval_excludes_zero():
+    noise = RNG.normal(0, 1, (5, 100))
+    for shift, clear in ((0.0, False), (1.0, True), (-1.0, True)):
+        interval, p = bootstrap(noise - noise.mean() + shift, np.zeros((5, 100)))
+        assert interval.excludes_zero == clear == (p < 0.05)
+        assert interval.mean == pytest.approx(shift)
+    assert bootstrap(noise + 9, np.zeros((5, 100)), draws=1000)[1] == 2 / 1000  # never 0
+    assert bootstrap(np.zeros((5, 9)), np.zeros((5, 9)))[1] == 1
+
+
+def test_the_bootstrap_gives_the_same_numbers_again():
+    a, b = RNG.normal(0, 1, (2, 5, 30))
+    assert bootstrap(a, b) == bootstrap(a, b) != bootstrap(a, b, seed=1)
+
+
+@pytest.mark.parametrize(("a", "b"), [((5, 3), (5, 4)), ((5,), (5,)), ((0, 3), (0, 3))])
+def test_the_bootstrap_refuses_what_is_not_paired(a, b):
+    with pytest.raises(ValueError, match=r"give \(seeds, images\)"):
+        bootstrap(np.zeros(a), np.zeros(b))
+
+
+def test_the_bootstrap_refuses_what_is_no_number():
+    scores = np.zeros((2, 3))
+    scores[1, 2] = np.nan
+    with pytest.raises(ValueError, match="not a number"):
+        bootstrap(scores, np.zeros((2, 3)))
 
 
 def test_holm_by_hand():

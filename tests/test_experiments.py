@@ -86,7 +86,10 @@ def test_weights_depend_on_the_seed_alone():
     assert not same_weights(first, fresh(4, widths=(2, 3), wiring="unet"))
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+HERE = [name for name in EXPERIMENTS if name not in ("costs", "tuning", "decision")]  # those are in test_decide.py
+
+
+@pytest.mark.parametrize("name", HERE)
 def test_no_two_runs_of_an_experiment_are_the_same(name):
     runs = EXPERIMENTS[name].runs
     assert len({json.dumps(values) for values in runs}) == len(runs)
@@ -115,7 +118,7 @@ def small(monkeypatch):
         seed, widths=(1, 2, 2, 2, 3)[: len(widths)], deep_supervision=entrant.heads))  # fmt: skip
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", HERE)
 def test_every_run_of_every_experiment_can_be_measured(name, small):
     measure = EXPERIMENTS[name].measure
     seen = set()
@@ -143,6 +146,23 @@ def test_each_head_is_scored_under_the_level_it_belongs_to(small):
 def test_wide_and_shallow_costs_what_deep_costs():
     wide, deep = (NestedUNet(widths=widths, wiring="unet") for widths in ((15, 30), experiments.SMALL))
     assert abs(macs(wide) / macs(deep) - 1) < 0.05
+
+
+def test_later_runs_may_depend_on_earlier_ones(folders, monkeypatch):
+    """The winner of the first two goes on; what a call that was stopped has measured still counts."""
+    measured = counting(monkeypatch)
+
+    def listed(rows):
+        first = [{"net": "unet", "seed": seed} for seed in (1, 2)]
+        best = max((row for row in rows if "iou_pooled" in row), key=lambda row: row["iou_pooled"], default=None)
+        return first if len(rows) < 2 else [*first, {"net": "the best", "seed": best["seed"] + (len(rows) == 2)}]
+
+    monkeypatch.setitem(EXPERIMENTS, "tiny", replace(EXPERIMENTS["tiny"], runs=listed))
+    append(folders / "runs" / "tiny.jsonl", json.dumps(results.machine()) + "\n")
+    append(folders / "runs" / "tiny.jsonl", json.dumps({"net": "unet", "seed": 2, "iou_pooled": 0.25}) + "\n")
+    content = json.loads(experiments.run("tiny").read_text(encoding="utf-8"))
+    assert measured == [("unet", 1), ("the best", 3)]
+    assert [row["net"] for row in content["rows"]] == ["unet", "unet", "the best"]
 
 
 def test_several_workers_measure_the_same_rows_in_the_same_order(folders, monkeypatch):

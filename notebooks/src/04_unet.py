@@ -397,7 +397,7 @@ print(results.table(lines))
 #
 # - A trained net relies on what it was given. Cut afterwards, its most costly skip costs far more than it costs a
 #   net that learned to live without it. "What breaks when I switch it off" is not "what is it needed for".
-# - Without any skip, training cannot make the borders good: in the stored run boundary IoU falls to 0.41 and 0.35,
+# - Without any skip, training cannot make the borders good: in the stored run boundary IoU falls to 0.46 and 0.40,
 #   about where lesson 03's encoder-decoder of depth 3 was (0.40).
 # - With one skip missing, the others step in. In the stored run training repairs the cut of row 1, where row 0 is still
 #   there, but only a part of the cut of row 0.

@@ -268,11 +268,11 @@ print(f"last head minus first head:   {paired_interval(last, first)}")
 assert sum(last) > sum(first), "not so here: read the dots, not our text"
 
 # %% [markdown]
-# In the stored run the net with one head ends 0.049 **above** the one with four, and even with two seeds the interval,
-# -0.074 to -0.025, leaves out zero. That is not what we had hoped for. It holds for these drawn images and this recipe;
-# real nuclei follow below. The first head, which has been through one halving only, has the lowest mean and pulls the
-# mean of the maps down. But the interval of last minus first holds zero, so two seeds do not settle the order of the
-# heads.
+# In the stored run the mean of the heads ends 0.028 **below** the net with one head. That is not what we had hoped for,
+# though with two seeds the interval, -0.133 to +0.077, holds zero. The first head, which has been through one halving
+# only, is the lowest, and it pulls the mean of the maps down: the last head is 0.034 above it, which even two seeds tell
+# from zero, and above the mean as well. So where the heads differ this much, the paper's accurate mode is not the most
+# accurate one.
 #
 # What the mean of maps does besides cannot be seen from a score. Where heads disagree, the map is grey.
 

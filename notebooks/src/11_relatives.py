@@ -170,7 +170,7 @@ print(f"open on nuclei {alpha[truth].mean():.2f}, on background {alpha[~truth].m
 assert alpha.min() >= 0 and alpha.max() <= 1
 
 # %% [markdown]
-# White passes. In the stored run this gate is about twice as open on nuclei as on the background. That holds for bright
+# White passes. In the stored run this gate is nearly twice as open on nuclei as on the background. That holds for bright
 # nuclei and for dark ones. In these images it is nowhere quite shut. But a gate need not look like a mask, and what it
 # closes, the convolution behind it could have weighed down as well. Whether it helps is a question for the table below.
 #
@@ -265,8 +265,8 @@ for wiring, values in lost.items():
     print(f"{wiring:6} lost without norms: {fmean(values):+.3f}")
 
 # %% [markdown]
-# In the stored run UNet++ is behind without them with every seed, by 0.055 on average; the three seeds of U-Net do not
-# agree. Most differences in the table at the end are smaller than a third of that. It is a demonstration (built-in
+# In the stored run UNet++ is behind without them with every seed, by 0.055 on average; of the three seeds of U-Net one
+# is not. Most differences in the table at the end are smaller than a third of that. It is a demonstration (built-in
 # images, few epochs, a learning rate chosen with norms) and does not say what the norms were worth in that paper. It
 # says that a baseline needs the same block before a difference can be the wiring's. Our table gives every net the same
 # recipe, and all but RefineNet and the U-Net of 2015 norms throughout.

@@ -1,0 +1,271 @@
+"""The experiment that decides: what its nets cost, which images it takes, and that nothing is run twice."""
+
+import json
+import re
+from collections import Counter
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import decide
+from benchmarks.decide import NETS, RATES, SIZE, U_NETS, Net, few_tiles, image_of, rows, share_of
+from course_lib import data
+from course_lib.data import Split
+from course_lib.grid import NestedUNet
+from course_lib.losses import bce_dice
+from course_lib.measure import macs, parameters
+from course_lib.metrics import count, iou
+from course_lib.results import decision, load_results
+from course_lib.results.compare import compare
+from course_lib.results.decision import BUDGETS, FAMILY, KINDS, MAIN, NESTED, PLAIN, SUPERVISED, Tables
+from tools.checkout import ROOT
+
+
+def tiles(counts, size=8):
+    """A part with so many tiles of each image; every tile is all of one number."""
+    ids = [f"{name}@{n}" for name, many in counts.items() for n in range(many)]
+    images = torch.arange(len(ids), dtype=torch.uint8)[:, None, None, None].expand(-1, 3, size, size)
+    return Split(images, images[:, :1] % 2, images[:, 0].int(), ids)
+
+
+@pytest.fixture(scope="module")
+def costs():
+    """What the nets cost, counted; milliseconds in proportion to the work."""
+    found = []
+    for name, net in NETS.items():
+        model = net.make()
+        row = {"net": name, "parameters": parameters(model), "macs": macs(model), "ms": macs(model) / 1e7}
+        if net.loss == "mean" and net.widths == rows(8, 4):
+            row["levels"] = {str(n): {"macs": macs(model.prune(n))} for n in (1, 2, 3)}
+        found.append(row)
+    return found
+
+
+@pytest.fixture(scope="module")
+def tuning(costs):
+    """Made up: on nuclei wide nets are best, on the others deep ones; the highest rate is the best."""
+    worth = {"nuclei": lambda net: net.widths[0], "membranes": lambda net: len(net.widths)}
+    return [
+        {"kind": kind, "net": name, "lr": lr, "val": {"-1": worth.get(kind, worth["membranes"])(net) + lr}}
+        for kind, (name, net), lr in product(KINDS, NETS.items(), RATES)
+    ]
+
+
+@pytest.fixture
+def stored(costs, tuning, monkeypatch):
+    monkeypatch.setattr(decide, "load_results", lambda name: {"rows": {"costs": costs, "tuning": tuning}[name]})
+    return Tables(costs, tuning, [])
+
+
+# Nets
+
+
+def test_the_u_nets_cost_what_unetpp_and_its_levels_cost(costs):
+    """Of every depth that is tried one with the work of the level, to 3 %, rows in the proportions of the papers."""
+    cost = {row["net"]: row for row in costs}
+    for level, depths in {1: (1, 2, 3), 2: (2, 3, 4), 3: (2, 3, 4), 4: (2, 3, 4, 5)}.items():
+        work = cost[SUPERVISED]["macs"] if level == 4 else cost[SUPERVISED]["levels"][str(level)]["macs"]
+        for depth in depths:
+            near = [
+                net for net in U_NETS if len(net.widths) == depth + 1 and abs(cost[net.name]["macs"] / work - 1) < 0.03
+            ]
+            assert len(near) == 1, (level, depth)
+            assert all(1.6 < b / a < 2.4 for a, b in pairwise(near[0].widths))
+    assert abs(cost["unet 9..138"]["parameters"] / cost[SUPERVISED]["parameters"] - 1) < 0.01
+
+
+def test_no_two_nets_share_a_name():
+    every = [*U_NETS, *decide.nested(), *decide.RELATED]
+    assert len({net.name for net in every}) == len(every) and set(NETS) >= {net.name for net in every}
+    assert {PLAIN, NESTED, SUPERVISED, decision.SHORT, decision.NONE} <= set(NETS)
+
+
+def test_a_name_says_what_is_made():
+    net = NETS[SUPERVISED].make()
+    assert net.config == NestedUNet(widths=rows(8, 4), deep_supervision=True).config
+    assert NETS[PLAIN].make().config["wiring"] == "unet"
+    assert Net("unet", (3, 6)).name == "unet 3..6"
+
+
+# Images
+
+
+def test_of_an_image_with_many_tiles_four_are_kept_from_the_first_to_the_last():
+    few = few_tiles(tiles({"a": 2, "b": 9, "c": 4}))
+    assert few.ids == ["a@0", "a@1", "b@0", "b@2", "b@5", "b@8", "c@0", "c@1", "c@2", "c@3"]
+    assert few.images[:, 0, 0, 0].tolist() == [0, 1, 2, 4, 7, 10, 11, 12, 13, 14]
+    assert len(few.masks) == len(few.labels) == 10
+
+
+def test_a_share_is_of_images_and_not_of_tiles():
+    part = tiles(dict.fromkeys("abcdef", 3))
+    assert {image_of(id) for id in share_of(part, 1 / 2).ids} == {"a", "b", "c"}
+    assert len(share_of(part, 1 / 100).ids) == 3 and share_of(part, 1).ids == part.ids
+
+
+@pytest.mark.parametrize("sizes", decide.SIZES)
+def test_drawn_nuclei_have_the_radii_of_their_kind(sizes):
+    """Median equivalent radius of an image, in pixels of 96; drawn ones vary by a fifth around it."""
+    look = decide.Look(decide.fluorescence, (4, 45), decide.SIZES[sizes], (0.8, 1.3), (0.005, 0.012))
+    labels = data.draw(20, SIZE, look=look).train.labels
+    radii = [float(np.median(np.sqrt(np.bincount(one.flatten())[1:] / np.pi))) for one in labels.numpy()]
+    least, most = (SIZE * share for share in decide.SIZES[sizes])
+    assert least * 0.6 < min(radii) and max(radii) < most * 1.5
+    assert (max(radii) > 2 * min(radii)) == (sizes == "both")
+
+
+# Training and scores
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Two kinds of a few small tiles in place of the real ones."""
+    drawn = data.draw(40, 32)
+    named = data.Splits(*(part._replace(ids=[f"{n // 4:03d}@{n % 4}" for n in range(len(part.ids))]) for part in drawn))
+    monkeypatch.setattr(decide, "images", lambda kind: named)
+    monkeypatch.setattr(decide, "STEPS", 6)
+    return named
+
+
+ONE = {"steps": 6, "share": 1, "threads": 1}
+
+
+def test_a_run_takes_the_whole_epochs_nearest_to_its_steps(small):
+    assert [decide.train(NETS["unet 8..16"], "nuclei", lr=1e-3, seed=0, steps=n)[1]["epochs"] for n in (1, 8, 10)] == [
+        1,
+        1,
+        2,
+    ]
+
+
+def test_equal_runs_are_equal_and_another_seed_is_another(small):
+    nets = [decide.train(NETS["unet 8..16"], "nuclei", lr=1e-3, seed=seed, steps=6)[0] for seed in (0, 0, 1)]
+    weights = [net.state_dict()["conv0_1.conv2.weight"] for net in nets]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_the_sum_of_the_losses_is_four_times_their_mean():
+    logits, mask = torch.randn(2, 1, 8, 8), torch.ones(2, 1, 8, 8)
+    assert decide.four_bce_dice(logits, mask) == 4 * bce_dice(logits, mask)
+
+
+def test_iou_of_an_image_pools_the_pixels_of_its_tiles():
+    part = tiles({"a": 3, "b": 2})
+    maps = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    by_hand = [iou(count(maps[ns] > 0.5, part.masks[ns]).pooled()).item() for ns in ([0, 1, 2], [3, 4])]
+    assert decide.iou_of_images(maps, part).tolist() == pytest.approx(by_hand)
+    assert decide.scores_of(maps, part)["iou"] == [round(value, 4) for value in by_hand]
+
+
+def test_flips_are_the_mean_of_two_views(small):
+    model, part = NETS["unet 8..16"].make().eval(), small.test
+    mirrored = part._replace(images=part.images.flip(-1))
+    one, other = (decide.maps_of(model, p, "flips") for p in (part, mirrored))
+    assert torch.allclose(one, other.flip(-1), atol=1e-2)
+    assert not torch.allclose(decide.maps_of(model, part, -1), decide.maps_of(model, mirrored, -1).flip(-1), atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("net", "heads"), [(PLAIN, {"-1", "flips", "pair"}), (NESTED, {"-1", "flips"}), (SUPERVISED, {"mean", *"1234"})]
+)
+def test_a_row_has_the_iou_of_every_image_for_every_way_to_read_the_net(small, net, heads):
+    row = decide.measure_decision("nuclei", net, 0, 1e-3, **ONE)
+    assert set(row["test"]) == heads and set(row["val"]) == heads - {"flips", "pair"}
+    assert all(len(scores["iou"]) == len({image_of(id) for id in small.test.ids}) for scores in row["test"].values())
+    json.dumps(row)
+
+
+def test_the_pair_is_two_u_nets(small, monkeypatch):
+    seeds = []
+    train = decide.train
+    monkeypatch.setattr(
+        decide, "train", lambda *given, seed, **named: seeds.append(seed) or train(*given, seed=seed, **named)
+    )
+    decide.measure_decision("nuclei", PLAIN, 3, 1e-3, **ONE)
+    decide.measure_decision("nuclei", PLAIN, 3, 1e-3, **ONE | {"threads": 2})
+    assert seeds == [3, 103, 3] and torch.get_num_threads() == 1
+
+
+# What is run
+
+
+def test_tuning_goes_on_with_the_best_of_every_budget(stored, tuning):
+    first = decide.tuning_runs([])
+    assert {run["lr"] for run in first} == {RATES[1]} and len(first) == 3 * (len(U_NETS) + 4)
+    both = decide.tuning_runs(tuning)
+    assert both[: len(first)] == first and {run["lr"] for run in both[len(first) :]} == {RATES[0], RATES[2]}
+    again = {(run["kind"], run["net"]) for run in both[len(first) :]}
+    assert again == {(kind, net) for kind in KINDS for net in decide.contestants(kind, tuning)}
+
+
+def test_the_tuned_u_net_is_the_best_that_the_budget_pays(stored):
+    assert decision.tuned(stored, "nuclei", "work") == "unet 17..70"  # the widest: nuclei are made up to like that
+    assert decision.tuned(stored, "membranes", "work") == "unet 8..256"  # the first of the deepest
+    assert decision.tuned(stored, "membranes", "weights") == "unet 8..128"  # 8..256 has four times the weights
+    assert decision.tuned(stored, "nuclei", "level 1") == "unet 8..16"
+    cost = {row["net"]: row for row in stored.costs}
+    for kind, name in product(KINDS, BUDGETS):
+        column, most = decision.budget(stored.costs, name)
+        assert cost[decision.tuned(stored, kind, name)][column] <= 1.05 * most
+
+
+def test_no_net_is_trained_twice_for_the_same(stored):
+    runs = decide.decision_runs()
+    assert len({json.dumps(run, sort_keys=True) for run in runs}) == len(runs)
+    assert {run["net"] for run in runs} <= set(NETS)
+    assert all(set(run) == {"kind", "net", "seed", "lr", *MAIN} for run in runs)
+    assert {run["lr"] for run in runs if not run["kind"].startswith("drawn")} == {RATES[2]}
+
+
+def test_every_comparison_has_all_its_seeds(stored):
+    runs = [run for run in decide.decision_runs() if MAIN.items() <= run.items()]
+    seeds = Counter((run["kind"], run["net"]) for run in runs)
+    for kind, (net, _, other, _) in product(KINDS, FAMILY.values()):
+        base = decision.tuned(stored, kind, other) if other in BUDGETS else other
+        assert seeds[kind, net] == seeds[kind, base] == decide.SEEDS
+
+
+# What is read from the tables
+
+
+def test_a_family_compares_each_net_in_its_best_way_to_be_read(stored):
+    rng, rows_of = np.random.default_rng(0), []
+    for run in decide.decision_runs():
+        heads = {"-1": 0.5, "flips": 0.5, "pair": 0.6}
+        if run["net"].endswith(", mean"):
+            heads = {"mean": 0.5, "1": 0.3, "2": 0.5, "3": 0.7, "4": 0.5}
+        val = {head: value for head, value in heads.items() if head not in ("flips", "pair")}
+        test = {head: {"iou": (value + rng.normal(0, 0.01, 20)).tolist()} for head, value in heads.items()}
+        rows_of.append(run | {"val": val, "test": test})
+    tables = stored._replace(runs=rows_of)
+    found = decision.family(tables)
+    assert list(found) == [(kind, name) for kind in KINDS for name in FAMILY] and len(found) == 36
+    for kind in KINDS:
+        assert found[kind, "all heads - one head"][0].difference.mean == pytest.approx(0.2, abs=0.01)  # head 3
+        assert found[kind, "all heads - one head"][1] == "ahead"
+        assert found[kind, "level 1 - U-Net, its work"][1] == "behind"
+        assert found[kind, "mean of heads - two U-Nets"][0].difference.mean == pytest.approx(-0.1, abs=0.01)
+        assert found[kind, "UNet++ - UNet+"][1] == "equal"
+    a, b = (decision.scores(tables, "nuclei", net) for net in (NESTED, PLAIN))
+    assert a.shape == (decide.SEEDS, 20) and found["nuclei", "UNet++ - plain U-Net"][0] == compare(a, b)
+
+
+def test_the_protocol_names_what_is_run():
+    text = " ".join((ROOT / "docs/protocol.md").read_text(encoding="utf-8").split())
+    assert f"{len(U_NETS)} of them, depths 1 to 5" in text
+    assert f"{decide.STEPS} steps" in text and f"{SIZE} x {SIZE} pixels" in text
+    assert "0.001, 0.003 and 0.01" in text and RATES == (0.001, 0.003, 0.01)
+    assert f"These {len(KINDS) * len(FAMILY)} are the family" in text
+    assert len(re.findall(r"^\d+\. ", (ROOT / "docs/protocol.md").read_text(encoding="utf-8"), re.M)) == len(FAMILY) - 2
+    assert "five seeds" in text and decide.SEEDS == 5
+
+
+def test_costs_are_those_of_the_nets():
+    found = {row["net"]: row for row in load_results("costs")["rows"]}
+    assert set(found) == set(NETS)
+    for name in (PLAIN, SUPERVISED, "unet 17..70"):
+        model = NETS[name].make()
+        assert (found[name]["parameters"], found[name]["macs"]) == (parameters(model), macs(model))
+    assert [found[SUPERVISED]["levels"][level]["ms"] < found[SUPERVISED]["ms"] for level in "123"] == [True] * 3
