@@ -63,13 +63,13 @@ def stored(costs, tuning, monkeypatch):
 
 
 def test_the_u_nets_cost_what_unetpp_and_its_levels_cost(costs):
-    """Of every depth that is tried one with the work of the level, to 3 %, rows in the proportions of the papers."""
+    """Of every depth that is tried one with the work of the level, to 4 %, rows in the proportions of the papers."""
     cost = {row["net"]: row for row in costs}
     for level, depths in {1: (1, 2, 3), 2: (2, 3, 4), 3: (2, 3, 4), 4: (2, 3, 4, 5)}.items():
         work = cost[SUPERVISED]["macs"] if level == 4 else cost[SUPERVISED]["levels"][str(level)]["macs"]
         for depth in depths:
             near = [
-                net for net in U_NETS if len(net.widths) == depth + 1 and abs(cost[net.name]["macs"] / work - 1) < 0.03
+                net for net in U_NETS if len(net.widths) == depth + 1 and abs(cost[net.name]["macs"] / work - 1) < 0.04
             ]
             assert len(near) == 1, (level, depth)
             assert all(1.6 < b / a < 2.4 for a, b in pairwise(near[0].widths))
