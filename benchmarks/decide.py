@@ -272,7 +272,7 @@ def decision_runs() -> list[Row]:
     ]
     deep = [
         of(kind, net, s, like)
-        for s, kind, depth in product(range(2), few, (1, 2, 3, 5))
+        for s, kind, depth in product(range(3), few, (1, 2, 3, 5))
         for like, net in ((PLAIN, f"unet 8..{8 * 2**depth}"), (SUPERVISED, f"unet++ 8..{8 * 2**depth}, mean"))
     ]
     drawn = [

@@ -12,6 +12,7 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.text import Text
 
 from course_lib import show
+from course_lib.results.compare import Comparison, Interval
 from course_lib.show import BLUE, INVENTED, MISSED, ORANGE
 
 
@@ -131,6 +132,24 @@ def test_training_curve_drops_nobody_and_shows_another_key():
     (axis,) = drawable(show.training_curve({f"net {n}": runs(1) for n in range(8)}, key="loss")).axes
     assert [line.get_ydata().tolist() for line in axis.lines] == [[0, -1, -2]] * 8
     assert axis.get_ylabel() == "loss"
+
+
+def test_a_forest_is_a_line_for_each_comparison_on_one_scale():
+    def one(mean, verdict):
+        return Comparison(Interval(mean, mean - 0.02, mean + 0.01), 0, 0, verdict)
+
+    found = {"nuclei": {"a": one(0.1, "ahead"), "b": one(0, "open")}, "membranes": {"b": one(-0.03, "second look")}}
+    left, right = drawable(show.forest(found, label="IoU")).axes
+    assert left.get_xlim() == right.get_xlim() == (pytest.approx(-0.1155), pytest.approx(0.1155))
+    assert [tick.get_text() for tick in left.get_yticklabels()] == ["b", "a"]  # the first name on top
+    dots = {line.get_ydata()[0]: line for line in left.lines if line.get_marker() == "o"}
+    assert {y: line.get_xdata()[0] for y, line in dots.items()} == {1: 0.1, 0: 0}
+    assert [dots[y].get_markerfacecolor() for y in (1, 0)] == [show.BLUE, "white"]
+    spans = [list(line.get_xdata()) for line in left.lines if len(line.get_xdata()) == 2 and line.get_xdata()[0] != 0]
+    assert spans == [pytest.approx([0.08, 0.11]), pytest.approx([-0.02, 0.01])]
+    (dot,) = (line for line in right.lines if line.get_marker() == "o")
+    assert (dot.get_xdata()[0], dot.get_ydata()[0], dot.get_markerfacecolor()) == (-0.03, 0, "white")
+    assert [text.get_text() for text in left.figure.legends[0].get_texts()] == ["ahead", "open"]
 
 
 def test_points_show_every_run_and_the_mean():

@@ -1,6 +1,6 @@
 """Differences between nets, with how sure we may be of them: over seeds, over seeds and images, or from a table.
 
-`compare` and `verdicts` are the one test of all stored experiments (docs/protocol.md).
+`compare` and `judge` are the one test of all stored experiments (docs/protocol.md).
 """
 
 from collections.abc import Sequence
@@ -35,11 +35,13 @@ class Comparison(NamedTuple):
         difference: its mean and 95 % interval.
         p: of "there is no difference".
         p_margin: of "the difference is MARGIN or more"; small where the nets are as good as equal.
+        verdict: "ahead", "behind", "equal" or "open", from `judge`; before that a second look, of which we say nothing.
     """
 
     difference: Interval
     p: float
     p_margin: float
+    verdict: str = "second look"
 
 
 def paired_interval(a: Sequence[float], b: Sequence[float]) -> Interval:
@@ -99,16 +101,19 @@ def compare(a: np.ndarray, b: np.ndarray, *, margin: float = MARGIN) -> Comparis
     return Comparison(_around(d.mean(), error, degrees), float(2 * student.sf(abs(d.mean()) / error)), float(outside))
 
 
-def verdicts(comparisons: Sequence[Comparison], *, level: float = 0.05) -> list[str]:
-    """What may be said of each, all of them together: "ahead", "behind", "equal" or "open", in the order given.
+def judge(comparisons: Sequence[Comparison], *, level: float = 0.05) -> list[Comparison]:
+    """The same with a verdict, all of them together: both p-values are corrected for their number by `holm`.
 
-    Both kinds of p-values are corrected for their number by `holm`. "equal" is equal within the margin; a difference
-    that is clear and within the margin is "equal", too, because it is smaller than what we would act upon.
+    "equal" is equal within the margin. A difference that is clear and within the margin is "equal", too: it is smaller
+    than what we would act upon. "open" is neither.
     """
-    clear, within = (holm([one[field] for one in comparisons]) for field in (1, 2))
-    sides = ["ahead" if one.difference.mean > 0 else "behind" for one in comparisons]
-    said = zip(clear, within, sides, strict=True)
-    return ["equal" if inside < level else side if p < level else "open" for p, inside, side in said]
+    judged = []
+    corrected = (holm([one[field] for one in comparisons]) for field in (1, 2))
+    for one, p, p_margin in zip(comparisons, *corrected, strict=True):
+        side = "ahead" if one.difference.mean > 0 else "behind"
+        verdict = "equal" if p_margin < level else side if p < level else "open"
+        judged.append(Comparison(one.difference, p, p_margin, verdict))
+    return judged
 
 
 def bootstrap(a: np.ndarray, b: np.ndarray, *, draws: int = 10_000, seed: int = 0) -> tuple[Interval, float]:

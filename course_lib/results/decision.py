@@ -5,12 +5,13 @@ tuning.json     validation scores, by which depth, width and learning rate were 
 decision.json   the runs, with the IoU of every test image
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from course_lib.results.compare import Comparison, compare, verdicts
+from course_lib.results.compare import Comparison, compare, judge
 from course_lib.results.records import load_results
 
 Row = dict[str, Any]
@@ -85,11 +86,11 @@ def scores(tables: Tables, kind: str, net: str, head: str = BEST, **sweep: Any) 
     return np.array([row["test"][max(row["val"], key=row["val"].get) if head == BEST else head]["iou"] for row in runs])
 
 
-def family(tables: Tables) -> dict[tuple[str, str], tuple[Comparison, str]]:
-    """(kind, name in FAMILY) -> the comparison and what may be said of it, all of them together."""
+def family(tables: Tables, names: Iterable[str] = FAMILY) -> dict[str, dict[str, Comparison]]:
+    """Kind -> name in FAMILY -> the comparison, judged together with all the others, also those that are not named."""
     found = {}
-    for kind in KINDS:
-        for name, (net, head, other, its) in FAMILY.items():
-            base = tuned(tables, kind, other) if other in BUDGETS else other
-            found[kind, name] = compare(scores(tables, kind, net, head), scores(tables, kind, base, its))
-    return dict(zip(found, zip(found.values(), verdicts(list(found.values())), strict=True), strict=True))
+    for kind, (name, (net, head, other, its)) in product(KINDS, FAMILY.items()):
+        base = tuned(tables, kind, other) if other in BUDGETS else other
+        found[kind, name] = compare(scores(tables, kind, net, head), scores(tables, kind, base, its))
+    judged = dict(zip(found, judge(list(found.values())), strict=True))
+    return {kind: {name: judged[kind, name] for name in names} for kind in KINDS}

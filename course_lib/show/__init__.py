@@ -10,6 +10,7 @@ from course_lib.show.figures import (
     draw_errors,
     draw_overlay,
     error_map,
+    forest,
     overlay,
     pixels,
     points,
@@ -19,6 +20,6 @@ from course_lib.show.palette import BLACK, BLUE, GREEN, GREY, INVENTED, MISSED, 
 
 __all__ = [
     "BLACK", "BLUE", "GREEN", "GREY", "INVENTED", "LINES", "MISSED", "NAMES", "ORANGE", "RED", "SKY", "WHITE", "YELLOW",
-    "View", "bare", "canvas", "display", "draw_errors", "draw_overlay", "error_map", "grid", "overlay", "pixels",
-    "points", "training_curve",
+    "View", "bare", "canvas", "display", "draw_errors", "draw_overlay", "error_map", "forest", "grid", "overlay",
+    "pixels", "points", "training_curve",
 ]  # fmt: skip

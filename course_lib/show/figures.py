@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from course_lib.data.pixels import as_rgb
+from course_lib.results.compare import MARGIN, Comparison
 from course_lib.show.palette import BLACK, BLUE, GREEN, GREY, INVENTED, MISSED, ORANGE, RED, SKY
 
 LINES = [(BLUE, "solid"), (RED, "dashed"), (GREEN, "dashdot"), (ORANGE, "dotted"), (SKY, (0, (5, 1))), (BLACK, "solid")]
@@ -141,6 +142,36 @@ def points(groups: dict[str, dict[str, Sequence[float]]], *, label: str = "", ze
         axis.axhline(0, color=GREY, linewidth=0.8, zorder=0)
     axis.set(xticks=range(len(categories)), xticklabels=categories, ylabel=label)
     axis.legend(frameon=False)
+    return figure
+
+
+def forest(found: dict[str, dict[str, Comparison]], *, label: str = "") -> Figure:
+    """Differences and their intervals around zero: panel -> name -> comparison. The margin is shaded.
+
+    "ahead" and "behind" are coloured, "equal" is black; what is open, or was not judged, is hollow.
+    """
+    colours = {"ahead": BLUE, "behind": RED, "equal": BLACK, "open": GREY}
+    names = list(dict.fromkeys(name for lines in found.values() for name in lines))[::-1]
+    figure, axes = canvas(len(found), width=2.4 + 1.4 * len(found), height=1 + 0.24 * len(names))
+    reach = 1.05 * max(abs(end) for lines in found.values() for one in lines.values() for end in one.difference)
+    for axis, (panel, lines) in zip(axes, found.items(), strict=True):
+        for name, ((mean, low, high), verdict) in lines.items():
+            y, colour = names.index(name), colours[verdict]
+            axis.plot([low, high], [y, y], color=colour, linewidth=1.5)
+            axis.plot(
+                mean, y, "o", color=colour, markersize=5, markerfacecolor="white" if verdict == "open" else colour
+            )
+        axis.axvspan(-MARGIN, MARGIN, color=GREY, alpha=0.15, linewidth=0)
+        axis.axvline(0, color=BLACK, linewidth=0.8)
+        axis.set(yticks=range(len(names)), yticklabels=names if axis is axes[0] else [], ylim=(-0.6, len(names) - 0.4))
+        axis.set_xlim(-reach, reach)  # one scale for all
+        axis.set_title(panel, fontsize=10)
+        axis.locator_params(axis="x", nbins=4)
+    said = {one.verdict for lines in found.values() for one in lines.values()}
+    handles = [Line2D([], [], color=colour, marker="o", label=name) for name, colour in colours.items() if name in said]
+    for handle in (one for one in handles if one.get_label() == "open"):
+        handle.set_markerfacecolor("white")
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9, title=label)
     return figure
 
 
