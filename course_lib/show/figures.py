@@ -155,12 +155,11 @@ def forest(found: dict[str, dict[str, Comparison]], *, label: str = "") -> Figur
     figure, axes = canvas(len(found), width=2.4 + 1.4 * len(found), height=1 + 0.24 * len(names))
     reach = 1.05 * max(abs(end) for lines in found.values() for one in lines.values() for end in one.difference)
     for axis, (panel, lines) in zip(axes, found.items(), strict=True):
-        for name, ((mean, low, high), verdict) in lines.items():
-            y, colour = names.index(name), colours[verdict]
-            axis.plot([low, high], [y, y], color=colour, linewidth=1.5)
-            axis.plot(
-                mean, y, "o", color=colour, markersize=5, markerfacecolor="white" if verdict == "open" else colour
-            )
+        for name, one in lines.items():
+            y, colour = names.index(name), colours.get(one.verdict, GREY)
+            face = "white" if colour == GREY else colour
+            axis.plot(one.difference[1:], [y, y], color=colour, linewidth=1.5)
+            axis.plot(one.difference.mean, y, "o", color=colour, markersize=5, markerfacecolor=face)
         axis.axvspan(-MARGIN, MARGIN, color=GREY, alpha=0.15, linewidth=0)
         axis.axvline(0, color=BLACK, linewidth=0.8)
         axis.set(yticks=range(len(names)), yticklabels=names if axis is axes[0] else [], ylim=(-0.6, len(names) - 0.4))
