@@ -23,7 +23,7 @@ from course_lib.metrics import Counts, boundary_iou, count, iou
 from course_lib.predict import Head, Setting, probabilities
 from course_lib.relatives import RELATIVES
 from course_lib.results import load_results
-from course_lib.results.decision import BUDGETS, KINDS, MAIN, NESTED, PLAIN, SUPERVISED, Tables, rate, tuned
+from course_lib.results.decision import BUDGETS, KINDS, MAIN, NESTED, PLAIN, PRIMARY, SUPERVISED, Tables, rate, tuned
 from course_lib.train import Recipe, fit
 
 Row = dict[str, Any]
@@ -31,7 +31,7 @@ SIZE = 96  # pixels, the side of a tile
 BATCH, STEPS = 4, MAIN["steps"]
 RATES = (1e-3, 3e-3, 1e-2)  # learning rates to choose from; nets are compared at the middle one before that
 TILES = 4  # at most, of one image of nuclei: large pictures would fill every batch
-SEEDS = 5
+SEEDS, FEWER = 8, 4  # of the nets of the primary family, and of all others
 SIZES = {"small": (0.03, 0.045), "large": (0.13, 0.2), "both": (0.03, 0.2)}  # radii of drawn nuclei, of the side
 SHARES = (1 / 12, 1 / 4, 1 / 2)  # of the training images, or of the sections
 
@@ -251,6 +251,12 @@ def contestants(kind: str, tuning: list[Row]) -> list[str]:
     return list(dict.fromkeys([PLAIN, *best, *(net.name for net in nested())]))
 
 
+def primary(kind: str, tables: Tables) -> set[str]:
+    """The nets of the primary family."""
+    named = {side for net, _, other, _ in PRIMARY.values() for side in (net, other)}
+    return {tuned(tables, kind, name) if name in BUDGETS else name for name in named}
+
+
 def decision_runs() -> list[Row]:
     """Everything that is compared, seed by seed, and then the sweeps, in the order of docs/protocol.md."""
     tables = Tables(load_results("costs")["rows"], load_results("tuning")["rows"], [])
@@ -260,7 +266,12 @@ def decision_runs() -> list[Row]:
         lr = rate(tables.tuning, kind, like or net)
         return {"kind": kind, "net": net, "seed": seed, "lr": lr, **MAIN, **sweep}
 
-    main = [of(kind, net, s) for s in range(SEEDS) for kind in KINDS for net in contestants(kind, tables.tuning)]
+    main = [
+        of(kind, net, s)
+        for s, kind in product(range(SEEDS), KINDS)
+        for net in contestants(kind, tables.tuning)
+        if s < FEWER or net in primary(kind, tables)
+    ]
     summed = [of(kind, "unet++ 8..128, sum", s, SUPERVISED) for s, kind in product(range(2), KINDS)]
     longer = [of(k, n, s, steps=2 * STEPS) for s, k, n in product(range(2), KINDS, (PLAIN, NESTED))]
     again = [of(k, n, s, threads=2) for s, k, n in product(range(2), KINDS, (PLAIN, NESTED))]
@@ -272,12 +283,12 @@ def decision_runs() -> list[Row]:
     ]
     deep = [
         of(kind, net, s, like)
-        for s, kind, depth in product(range(3), few, (1, 2, 3, 5))
+        for s, kind, depth in product(range(2), few, (1, 2, 3, 5))
         for like, net in ((PLAIN, f"unet 8..{8 * 2**depth}"), (SUPERVISED, f"unet++ 8..{8 * 2**depth}, mean"))
     ]
     drawn = [
         {"kind": f"drawn {sizes}", "net": net, "seed": s, "lr": RATES[1], **MAIN}
-        for s, sizes, net in product(range(3), SIZES, (PLAIN, "unet 17..70", NESTED))
+        for s, sizes, net in product(range(2), SIZES, (PLAIN, "unet 17..70", NESTED))
     ]
     related = [of("nuclei", net.name, s, NESTED) for s, net in product(range(3), RELATED)]
     listed = [*main, *summed, *longer, *again, *fewer, *deep, *drawn, *related]

@@ -115,8 +115,8 @@ def test_equal_within_the_margin_takes_more_than_a_difference_that_is_not_clear(
 
 def test_the_two_one_sided_tests_are_scipys():
     one = np.repeat(RNG.normal(0.002, 0.01, (9, 1)), 4, axis=1)
-    upper = stats.ttest_1samp(one[:, 0], 0.01, alternative="less").pvalue
-    lower = stats.ttest_1samp(one[:, 0], -0.01, alternative="greater").pvalue
+    upper = stats.ttest_1samp(one[:, 0], 0.02, alternative="less").pvalue
+    lower = stats.ttest_1samp(one[:, 0], -0.02, alternative="greater").pvalue
     assert compare(one, np.zeros_like(one)).p_margin == pytest.approx(max(lower, upper))
 
 

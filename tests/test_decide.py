@@ -18,8 +18,8 @@ from course_lib.losses import bce_dice
 from course_lib.measure import macs, parameters
 from course_lib.metrics import count, iou
 from course_lib.results import decision, load_results
-from course_lib.results.compare import compare
-from course_lib.results.decision import BUDGETS, FAMILY, KINDS, MAIN, NESTED, PLAIN, SUPERVISED, Tables
+from course_lib.results.compare import MARGIN, compare
+from course_lib.results.decision import BUDGETS, KINDS, MAIN, NESTED, PLAIN, PRIMARY, SECONDARY, SUPERVISED, Tables
 from tools.checkout import ROOT
 
 
@@ -222,9 +222,11 @@ def test_no_net_is_trained_twice_for_the_same(stored):
 def test_every_comparison_has_all_its_seeds(stored):
     runs = [run for run in decide.decision_runs() if MAIN.items() <= run.items()]
     seeds = Counter((run["kind"], run["net"]) for run in runs)
-    for kind, (net, _, other, _) in product(KINDS, FAMILY.values()):
-        base = decision.tuned(stored, kind, other) if other in BUDGETS else other
-        assert seeds[kind, net] == seeds[kind, base] == decide.SEEDS
+    for compared, many in ((PRIMARY, decide.SEEDS), (SECONDARY, decide.FEWER)):
+        for kind, (net, _, other, _) in product(KINDS, compared.values()):
+            base = decision.tuned(stored, kind, other) if other in BUDGETS else other
+            assert min(seeds[kind, net], seeds[kind, base]) >= many
+    assert set(seeds.values()) == {decide.FEWER, decide.SEEDS, 2, 3}
 
 
 # What is read from the tables
@@ -240,19 +242,25 @@ def test_a_family_compares_each_net_in_its_best_way_to_be_read(stored):
         test = {head: {"iou": (value + rng.normal(0, 0.01, 20)).tolist()} for head, value in heads.items()}
         rows_of.append(run | {"val": val, "test": test})
     tables = stored._replace(runs=rows_of)
-    found = decision.family(tables)
-    assert list(found) == list(KINDS) and all(list(lines) == list(FAMILY) for lines in found.values())
+    families = [decision.family(tables, compared) for compared in (PRIMARY, SECONDARY)]
+    assert [list(lines) for found in families for lines in found.values()] == [
+        *[list(PRIMARY)] * 3,
+        *[list(SECONDARY)] * 3,
+    ]
+    found = {kind: families[0][kind] | families[1][kind] for kind in KINDS}
     for lines in found.values():
         assert lines["all heads - one head"].difference.mean == pytest.approx(0.2, abs=0.01)  # head 3
         assert lines["all heads - one head"].verdict == "ahead"
         assert lines["level 1 - U-Net, its work"].verdict == "behind"
         assert lines["mean of heads - two U-Nets"].difference.mean == pytest.approx(-0.1, abs=0.01)
         assert lines["UNet++ - UNet+"].verdict == "equal"
-    by_hand = compare(*(decision.scores(tables, "nuclei", net) for net in (NESTED, PLAIN)))
-    assert decision.scores(tables, "nuclei", NESTED).shape == (decide.SEEDS, 20)
-    few = decision.family(tables, ["UNet++ - plain U-Net"])["nuclei"]["UNet++ - plain U-Net"]
-    assert few == found["nuclei"]["UNet++ - plain U-Net"] and few.difference == by_hand.difference
-    assert few.p > by_hand.p or by_hand.p > 0.9  # corrected for all of the family
+    a, b = (decision.scores(tables, "nuclei", net) for net in (NESTED, PLAIN))
+    by_hand, one = compare(a, b), found["nuclei"]["UNet++ - plain U-Net"]
+    assert a.shape == (decide.SEEDS, 20) and one.difference == by_hand.difference
+    assert one.p > by_hand.p or by_hand.p > 0.9  # corrected for the family
+    short = decision.scores(tables, "nuclei", decision.SHORT)
+    assert len(short) == decide.FEWER
+    assert found["nuclei"]["UNet++ - UNet+"].difference == compare(a[: decide.FEWER], short).difference
 
 
 def test_the_protocol_names_what_is_run():
@@ -260,9 +268,10 @@ def test_the_protocol_names_what_is_run():
     assert f"{len(U_NETS)} of them, depths 1 to 5" in text
     assert f"{decide.STEPS} steps" in text and f"{SIZE} x {SIZE} pixels" in text
     assert "0.001, 0.003 and 0.01" in text and RATES == (0.001, 0.003, 0.01)
-    assert f"These {len(KINDS) * len(FAMILY)} are the family" in text
-    assert len(re.findall(r"^\d+\. ", (ROOT / "docs/protocol.md").read_text(encoding="utf-8"), re.M)) == len(FAMILY) - 2
-    assert "five seeds" in text and decide.SEEDS == 5
+    assert f"eight seeds, {len(KINDS) * len(PRIMARY)} comparisons" in text and decide.SEEDS == 8
+    assert f"four seeds, {len(KINDS) * len(SECONDARY)} comparisons" in text and decide.FEWER == 4
+    numbered = re.findall(r"^\d+\. ", (ROOT / "docs/protocol.md").read_text(encoding="utf-8"), re.M)
+    assert len(numbered) == len(PRIMARY | SECONDARY) and f"The margin is {MARGIN} of IoU" in text
 
 
 def test_costs_are_those_of_the_nets():

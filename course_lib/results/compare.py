@@ -9,7 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-MARGIN = 0.01  # of IoU: what differs by less we call equal. The least gain of UNet++ (2020) over U-Net is 0.0103.
+MARGIN = (
+    0.02  # of IoU: what differs by less we call equal. UNet++ gains as much in its paper, on the mean of five sets.
+)
 
 
 class Interval(NamedTuple):

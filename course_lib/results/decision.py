@@ -5,7 +5,7 @@ tuning.json     validation scores, by which depth, width and learning rate were 
 decision.json   the runs, with the IoU of every test image
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -25,17 +25,21 @@ MAIN = {"steps": 960, "share": 1, "threads": 1}  # what a run has that belongs t
 BEST = "best"  # the head, or the mean of heads, that was best on validation
 
 # What is compared: a name, a net and how it is read, minus a net, or the U-Net tuned for a budget, and how it is read.
-FAMILY = {
+PRIMARY = {
     "UNet++ - plain U-Net": (NESTED, BEST, PLAIN, BEST),
-    "UNet++ - U-Net, its weights": (NESTED, BEST, "weights", BEST),
     "UNet++ - U-Net, its work": (NESTED, BEST, "work", BEST),
+    "all heads - one head": (SUPERVISED, BEST, NESTED, BEST),
+    "level 2 - U-Net, its work": (SUPERVISED, "2", "level 2", BEST),
+}
+SECONDARY = {
+    "UNet++ - U-Net, its weights": (NESTED, BEST, "weights", BEST),
     "UNet++ - U-Net, its time": (NESTED, BEST, "time", BEST),
     "all heads - U-Net, its work": (SUPERVISED, BEST, "work", BEST),
-    "all heads - one head": (SUPERVISED, BEST, NESTED, BEST),
     "UNet++ - UNet+": (NESTED, BEST, SHORT, BEST),
     "all heads - U-Net^e": (SUPERVISED, BEST, NONE, BEST),
     "mean of heads - two U-Nets": (SUPERVISED, "mean", PLAIN, "pair"),
-    **{f"level {n} - U-Net, its work": (SUPERVISED, str(n), f"level {n}", BEST) for n in (1, 2, 3)},
+    "level 1 - U-Net, its work": (SUPERVISED, "1", "level 1", BEST),
+    "level 3 - U-Net, its work": (SUPERVISED, "3", "level 3", BEST),
 }
 
 
@@ -86,11 +90,14 @@ def scores(tables: Tables, kind: str, net: str, head: str = BEST, **sweep: Any) 
     return np.array([row["test"][max(row["val"], key=row["val"].get) if head == BEST else head]["iou"] for row in runs])
 
 
-def family(tables: Tables, names: Iterable[str] = FAMILY) -> dict[str, dict[str, Comparison]]:
-    """Kind -> name in FAMILY -> the comparison, judged together with all the others, also those that are not named."""
+def family(
+    tables: Tables, compared: dict[str, tuple[str, str, str, str]] = PRIMARY
+) -> dict[str, dict[str, Comparison]]:
+    """Kind -> name -> the comparison, all kinds and all names of PRIMARY, or of SECONDARY, judged together."""
     found = {}
-    for kind, (name, (net, head, other, its)) in product(KINDS, FAMILY.items()):
+    for kind, (name, (net, head, other, its)) in product(KINDS, compared.items()):
         base = tuned(tables, kind, other) if other in BUDGETS else other
-        found[kind, name] = compare(scores(tables, kind, net, head), scores(tables, kind, base, its))
+        a, b = scores(tables, kind, net, head), scores(tables, kind, base, its)
+        found[kind, name] = compare(a[: len(b)], b[: len(a)])  # the seeds that both have
     judged = dict(zip(found, judge(list(found.values())), strict=True))
-    return {kind: {name: judged[kind, name] for name in names} for kind in KINDS}
+    return {kind: {name: judged[kind, name] for name in compared} for kind in KINDS}
