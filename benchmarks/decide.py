@@ -283,8 +283,9 @@ def decision_runs() -> list[Row]:
     ]
     deep = [
         of(kind, net, s, like)
-        for s, kind, depth in product(range(2), few, (1, 2, 3, 5))
+        for s, kind, depth in product(range(FEWER), few, (1, 2, 3, 5))
         for like, net in ((PLAIN, f"unet 8..{8 * 2**depth}"), (SUPERVISED, f"unet++ 8..{8 * 2**depth}, mean"))
+        if s < 2 or NETS[net].widths != rows(8, 5)  # the deepest take the longest
     ]
     drawn = [
         {"kind": f"drawn {sizes}", "net": net, "seed": s, "lr": RATES[1], **MAIN}
