@@ -1,20 +1,25 @@
 """When does UNet++ pay? What docs/protocol.md compares: nets, images, training and scores, one function each.
 
 `benchmarks/experiments.py` runs them: `costs`, then `tuning`, which looks at validation alone, then `decision`, whose
-nets and learning rates are those that `tuning` chose.
+nets and learning rates are those that `tuning` chose. `python -m benchmarks.decide` writes the tiles of the real
+images to data/cache, for a machine that has no archives.
 """
 
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from course_lib import data
+from course_lib.data.cache import folder as cache_folder
 from course_lib.data.synthetic import Look, fluorescence
 from course_lib.grid import NestedUNet
 from course_lib.losses import bce_dice
@@ -25,6 +30,7 @@ from course_lib.relatives import RELATIVES
 from course_lib.results import load_results
 from course_lib.results.decision import BUDGETS, KINDS, MAIN, NESTED, PLAIN, PRIMARY, SUPERVISED, Tables, rate, tuned
 from course_lib.train import Recipe, fit
+from tools.command import command
 
 Row = dict[str, Any]
 SIZE = 96  # pixels, the side of a tile
@@ -33,6 +39,7 @@ RATES = (1e-3, 3e-3, 1e-2)  # learning rates to choose from; nets are compared a
 TILES = 4  # at most, of one image of nuclei: large pictures would fill every batch
 SEEDS, FEWER = 8, 4  # of the nets of the primary family, and of all others
 SIZES = {"small": (0.03, 0.045), "large": (0.13, 0.2), "both": (0.03, 0.2)}  # radii of drawn nuclei, of the side
+FIELDS = ("images", "masks", "labels")
 SHARES = (1 / 12, 1 / 4, 1 / 2)  # of the training images, or of the sections
 
 
@@ -55,6 +62,10 @@ class Net:
         """Such as "unet++ 8..128, mean": widths of the first and the last row."""
         heads = "" if self.loss == "one" else f", {self.loss}"
         return f"{self.wiring} {self.widths[0]}..{self.widths[-1]}{heads}"
+
+    def wider(self, times: int) -> "Net":
+        """The same with so many times the channels in every row."""
+        return replace(self, widths=tuple(times * width for width in self.widths))
 
     def make(self) -> nn.Module:
         """The net with weights drawn from torch's global state."""
@@ -95,13 +106,34 @@ NETS |= {net.name: net for depth in (1, 2, 3, 5) for net in nested(8, depth)[3:]
 
 @cache
 def images(kind: str) -> data.Splits:
-    """The tiles of one kind, dealt by image or section; of drawn images whole ones."""
+    """The tiles of one kind, dealt by image or section; of drawn images whole ones. What was `kept` comes first."""
+    if kept(kind).is_file():
+        with np.load(kept(kind)) as file:
+            fields = {name: torch.from_numpy(file[name]) for name in file.files if not name.endswith("ids")}
+            ids = {name: file[name].tolist() for name in file.files if name.endswith("ids")}
+        parts = data.Splits._fields
+        return data.Splits(*(data.Split(*(fields[f"{p}-{f}"] for f in FIELDS), ids[f"{p}-ids"]) for p in parts))
     if kind == "nuclei":
         return data.Splits(*map(few_tiles, data.load("bbbc038", SIZE, tiles=True, progress=False)))
     if kind in KINDS:
         return data.load("vnc", SIZE, tiles=True, classes=[kind], progress=False)
     look = Look(fluorescence, (4, 45), SIZES[kind.removeprefix("drawn ")], (0.8, 1.3), (0.005, 0.012))
     return data.draw(600, SIZE, look=look)
+
+
+def kept(kind: str) -> Path:
+    """The file in which `keep` has put the tiles of a kind."""
+    return cache_folder() / f"decide-{kind}-{SIZE}.npz"
+
+
+def keep(kind: str) -> Path:
+    """Write the tiles of a kind, for a machine without the archives: some 20 MB."""
+    arrays = {}
+    for name, part in images(kind)._asdict().items():
+        arrays |= {f"{name}-{field}": getattr(part, field).numpy() for field in FIELDS} | {f"{name}-ids": part.ids}
+    kept(kind).parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(kept(kind), **arrays)
+    return kept(kind)
 
 
 def image_of(id: str) -> str:
@@ -121,15 +153,15 @@ def few_tiles(part: data.Split) -> data.Split:
 
 def part_of(part: data.Split, which: Sequence[int]) -> data.Split:
     """Some of the tiles."""
-    kept = {field: getattr(part, field)[list(which)] for field in ("images", "masks", "labels")}
-    return part._replace(ids=[part.ids[n] for n in which], **kept)
+    chosen = {field: getattr(part, field)[list(which)] for field in FIELDS}
+    return part._replace(ids=[part.ids[n] for n in which], **chosen)
 
 
 def share_of(part: data.Split, share: float) -> data.Split:
     """The first of its images: nuclei in the order of their ids, which are hashes; sections as they lie."""
     names = list(dict.fromkeys(map(image_of, part.ids)))
-    kept = set(names[: max(1, round(share * len(names)))])
-    return part_of(part, [n for n, id in enumerate(part.ids) if image_of(id) in kept])
+    first = set(names[: max(1, round(share * len(names)))])
+    return part_of(part, [n for n, id in enumerate(part.ids) if image_of(id) in first])
 
 
 def four_bce_dice(logits: Tensor, target: Tensor) -> Tensor:
@@ -145,7 +177,8 @@ def train(net: Net, kind: str, *, lr: float, seed: int, steps: int = STEPS, shar
     torch.manual_seed(seed)
     model = net.make()
     recipe = Recipe(batch_size=BATCH, lr=lr, seed=seed, loss=four_bce_dice if net.loss == "sum" else bce_dice)
-    log = list(fit(model, data.Splits(part, few, few), epochs=epochs, recipe=recipe, setting=Setting.fast()))
+    setting = replace(Setting.fast(), record=torch.cuda.is_available())  # small batches: a GPU would wait for Python
+    log = list(fit(model, data.Splits(part, few, few), epochs=epochs, recipe=recipe, setting=setting))
     return model, {"epochs": epochs, "loss": log[-1]["loss"], "seconds": round(sum(row["seconds"] for row in log), 1)}
 
 
@@ -193,20 +226,21 @@ def measure_tuning(kind: str, net: str, lr: float) -> Row:
 
 
 def measure_decision(
-    kind: str, net: str, seed: int, lr: float, *, steps: int = STEPS, share: float = 1, threads: int = 1
+    kind: str, net: str, seed: int, lr: float, *, steps: int = STEPS, share: float = 1, threads: int = 1, wider: int = 1
 ) -> Row:
     """A run whose test part is scored by each head, and with one head by the mean of two views ("flips") as well.
 
     The plain U-Net is trained twice, with seed + 100 again: "pair" is the mean of the two, at no more than the work of
-    UNet++. With two threads sums are taken in another order, as on another machine: the noise of a rerun.
+    UNet++. With two threads sums are taken in another order, as on another machine: the noise of a rerun. `wider` is
+    for a GPU: 4 makes the widths those of the papers.
     """
     torch.set_num_threads(threads)
-    model, row = train(NETS[net], kind, lr=lr, seed=seed, steps=steps, share=share)
+    model, row = train(NETS[net].wider(wider), kind, lr=lr, seed=seed, steps=steps, share=share)
     part, heads = images(kind).test, heads_of(model)
     maps = {str(head): maps_of(model, part, head) for head in (heads if len(heads) > 1 else [-1, "flips"])}
     row["val"] = validation(model, kind)
     if net == PLAIN and (steps, share, threads) == (STEPS, 1, 1):
-        second, _ = train(NETS[net], kind, lr=lr, seed=seed + 100)
+        second, _ = train(NETS[net].wider(wider), kind, lr=lr, seed=seed + 100)
         maps["pair"] = (maps["-1"] + maps_of(second, part, -1)) / 2
     torch.set_num_threads(1)
     return row | {"test": {head: scores_of(found, part) for head, found in maps.items()}}
@@ -294,3 +328,22 @@ def decision_runs() -> list[Row]:
     related = [of("nuclei", net.name, s, NESTED) for s, net in product(range(3), RELATED)]
     listed = [*main, *summed, *longer, *again, *fewer, *deep, *drawn, *related]
     return [run for n, run in enumerate(listed) if run not in listed[:n]]
+
+
+def gpu_runs() -> list[Row]:
+    """The primary family, seed by seed. Every net is then made four times as wide, with all else as it was chosen."""
+    few = [run for run in decision_runs() if MAIN.items() <= run.items() and run["kind"] in KINDS]
+    tables = Tables(load_results("costs")["rows"], load_results("tuning")["rows"], [])
+    return [run for run in few if run["net"] in primary(run["kind"], tables)]
+
+
+@command
+def main() -> int:
+    """Write the tiles of every real kind."""
+    for kind in KINDS:
+        print(keep(kind))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -322,6 +322,17 @@ EXPERIMENTS = {
         lambda rows: decide.decision_runs(),
         decide.measure_decision,
     ),
+    "decision_gpu": Experiment(
+        "The primary family of docs/protocol.md at the papers' widths: every net four times as wide, all else as it "
+        "was chosen on a CPU. Made for a CUDA GPU.",
+        lambda rows: decide.gpu_runs(),
+        partial(decide.measure_decision, wider=4),
+    ),
+    "decision_tiny": Experiment(
+        "A rehearsal of decision_gpu.",
+        [{"kind": "drawn both", "net": "unet 8..16", "seed": s, "lr": 1e-3, "steps": 4} for s in range(2)],
+        partial(decide.measure_decision, wider=2),
+    ),
     "race": Experiment(
         "The scores of the race: validation IoU of real nuclei after every epoch, UNet++ at widths 8..128, 64x64.",
         entries(RACE),

@@ -7,9 +7,10 @@ Stages run one after the other, each in a process of its own with a deadline: on
 driver is reported, and the next begins; one that no longer fits is skipped and said so, for another call. What a stage
 has measured lies in DIR as it goes. --tiny takes small nets and few repeats: on a CPU it rehearses everything but the
 recording, in under five minutes. --join runs nothing. It puts what lies in DIR, of one call or several on the same
-kind of card, into data/results: gpu_day.json, race_gpu.json, race_clock_gpu.json.
+kind of card, into data/results: gpu_day.json, race_gpu.json, race_clock_gpu.json, decision_gpu.json.
 
 The race needs the real nuclei: what `python -m course_lib data bbbc038` prepared in data/cache, or the archive itself.
+The decision needs what `python -m benchmarks.decide` writes to data/cache, and takes a call of its own.
 """
 
 import argparse
@@ -47,9 +48,11 @@ DEADLINES = {  # seconds, in this order; the start of Python and CUDA included
     "peers": 60,
     "race_clock": 240,
     "race": 400,
+    "decision": 540,
     "compile": 150,
 }
-RACES = ("race_clock", "race")  # stages that are experiments: their names without _gpu
+RACES = ("race_clock", "race")
+EXPERIMENT = (*RACES, "decision")  # stages that are experiments: their names without _gpu
 Row = dict[str, Any]
 
 
@@ -58,7 +61,7 @@ def call_of(name: str, out: Path, seconds: float, *, tiny: bool) -> list[str]:
     python, small = [sys.executable, "-m"], ["--tiny"] if tiny else []
     if name == "tests":  # those that need a GPU: recorded training is eager training, and so on
         return [*python, "pytest", "-q", "-m", "gpu", "tests"]
-    if name in RACES:
+    if name in EXPERIMENT:
         experiment = name + ("_tiny" if tiny else "_gpu")
         begin = max(1, 0.8 * seconds - 15)  # the last run has to end, too
         options = ["--out", str(out), "--seconds", f"{begin:.0f}", "--workers", "2" if tiny else "6"]
@@ -101,7 +104,7 @@ def join(out: Path, *, tiny: bool, folder: Path) -> None:
     large = [{"stage": "large image", **row} for row in stages.pop("large image", [])]
     call = "python -m benchmarks.gpu_day --out DIR"
     print(store("gpu_day", joined(stages) + large, about=ABOUT, command=call, measured=here, folder=folder))
-    races = {name: rows_in(out, name + ("_tiny" if tiny else "_gpu")) for name in RACES}
+    races = {name: rows_in(out, name + ("_tiny" if tiny else "_gpu")) for name in EXPERIMENT}
     for name, rows in races.items():
         if rows:
             about = EXPERIMENTS[f"{name}_gpu"].about

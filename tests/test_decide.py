@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import decide
-from benchmarks.decide import NETS, RATES, SIZE, U_NETS, Net, few_tiles, image_of, rows, share_of
+from benchmarks.decide import NETS, RATES, SIZE, U_NETS, Net, few_tiles, image_of, part_of, rows, share_of
 from course_lib import data
 from course_lib.data import Split
 from course_lib.grid import NestedUNet
@@ -114,6 +114,19 @@ def test_drawn_nuclei_have_the_radii_of_their_kind(sizes):
     least, most = (SIZE * share for share in decide.SIZES[sizes])
     assert least * 0.6 < min(radii) and max(radii) < most * 1.5
     assert (max(radii) > 2 * min(radii)) == (sizes == "both")
+
+
+def test_kept_tiles_are_the_tiles(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path))
+    drawn = data.Splits(*(part_of(part, range(3)) for part in data.draw(20, 32)))
+    with monkeypatch.context() as only:
+        only.setattr(decide, "images", lambda kind: drawn)
+        assert decide.keep("nuclei").stat().st_size > 0
+    decide.images.cache_clear()
+    for part, again in zip(drawn, decide.images("nuclei"), strict=True):
+        assert part.ids == again.ids and part.classes == again.classes
+        assert all(torch.equal(getattr(part, field), getattr(again, field)) for field in decide.FIELDS)
+    decide.images.cache_clear()
 
 
 # Training and scores
@@ -227,6 +240,16 @@ def test_every_comparison_has_all_its_seeds(stored):
             base = decision.tuned(stored, kind, other) if other in BUDGETS else other
             assert min(seeds[kind, net], seeds[kind, base]) >= many
     assert set(seeds.values()) == {decide.FEWER, decide.SEEDS, 2, 3}
+
+
+def test_a_gpu_runs_the_primary_family_at_four_times_the_widths(stored):
+    runs = decide.gpu_runs()
+    assert {run["net"] for run in runs} > {PLAIN, NESTED, SUPERVISED} and {run["kind"] for run in runs} == set(KINDS)
+    assert len({run["seed"] for run in runs}) == decide.SEEDS and [run["seed"] for run in runs] == sorted(
+        run["seed"] for run in runs
+    )
+    assert NETS[SUPERVISED].wider(4).make().config["widths"] == (32, 64, 128, 256, 512)
+    assert NETS[SUPERVISED].wider(4).loss == "mean"
 
 
 # What is read from the tables
