@@ -263,8 +263,8 @@ assert ends == [Fraction(-1, 2), Fraction(1, 2)]
 # %% [markdown]
 # ## How much of the truth survives?
 #
-# Before any net, a simple test. Take the **true** mask, halve it $k$ times, double it $k$ times, and score the result
-# against the truth. The only mistake is the way down and up. Two versions:
+# Before any net, a simple test. Take the **true** mask, shrink it to $1/2^k$ of its side in one step, enlarge it again in one
+# step, and score the result against the truth. The only mistake is the way down and up. Two versions:
 #
 # - *yes or no*: a small pixel remembers whether at least half of its square is nucleus,
 # - *share*: it remembers how much of its square is, and is enlarged by bilinear interpolation.

@@ -260,7 +260,7 @@ image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 # %% [markdown]
 # **Predict first.** Disturb $x^{1,1}$, the first node right of the encoder in row 1. Which nodes change in U-Net^e?
-# Which in UNet+? Which more in UNet++?
+# Which in UNet+? And does UNet++ add any?
 
 # %% tags=["nbval-check-output"]
 reached = {

@@ -131,11 +131,11 @@ print("with four heads x4,0 gets less than before:", (4, 0) in less)
 assert all(maps["four heads"].values()) and (4, 0) in less
 
 # %% [markdown]
-# No node is left out any more. There is a price, in plain sight: each head now carries a quarter of the loss, and all
-# nine nodes that had a gradient get less than before. (Lesson 06 said to compare within a picture. Here the nodes of
-# both nets have the same weights, so two pictures may be compared. The last head has other weights in each, so do not
-# look for exactly a quarter.) Whether that matters for an optimiser that scales its own steps (AdamW) is not decided by
-# this picture.
+# No node is left out any more. And all nine nodes that had a gradient get less than before. That is our choice of loss: we
+# take the **mean** over the heads, so each carries a quarter. The paper takes the sum, with which every gradient would be
+# four times as large. (Lesson 06 said to compare within a picture. Here the nodes of both nets have the same weights, so
+# two pictures may be compared. The last head has other weights in each, so do not look for exactly a quarter.) AdamW
+# divides every step by the size of the gradients, so it should hardly tell the mean from the sum.
 #
 # In a running notebook the next cell draws this map for every wiring and five losses. Try the plain U-Net with a loss on
 # every head: it is refused, because it has one decoder and so one head. The two figures above are two of its states.
@@ -162,7 +162,7 @@ print(
 assert len(fed) == 3
 
 # %% [markdown]
-# Three of fifteen nodes would be trained. Whether the authors' models were made with that line is not known; an issue
+# Three of fifteen nodes would be trained. (That code halves five times, so there it is three of 21.) Whether the authors' models were made with that line is not known; an issue
 # that asks is unanswered. The released Keras net for pre-trained encoders has one head and no deep supervision at all. The
 # widely used PyTorch code does average four losses, and then scores and predicts with the last head alone. If a result
 # matters to you, read the loss in the code, not in the paper.
@@ -354,7 +354,7 @@ results.record(
 # ## What we found
 #
 # - A head costs 33 weights and gives a node a loss of its own. With one on every column no node is without gradient.
-# - What published code trains is not always what its paper says. Three of fifteen nodes is a mistake one can count.
+# - What published code trains is not always what its paper says. Three nodes of fifteen, or of 21, is a mistake one can count.
 # - Heads can be averaged or chosen. That the extra losses raise the score we could not show, and the paper could on
 #   one data set of six.
 #
