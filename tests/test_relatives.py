@@ -366,11 +366,6 @@ def test_the_config_builds_the_same_net_again(cls, options):
     assert all(logits.std() > 1e-3 for logits in outputs)
 
 
-@pytest.mark.parametrize("cls", NESTED)
-def test_a_seed_draws_the_grid_first_as_when_results_were_stored(cls):
-    assert torch.equal(make(cls).final.weight, make(NestedUNet).final.weight)
-
-
 @pytest.mark.parametrize("cls", RELATIVES.values())
 def test_images_that_do_not_fit_are_refused(cls):
     net = make(cls)

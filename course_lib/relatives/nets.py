@@ -99,11 +99,7 @@ class DenseBlock(nn.Module):
 class DenseUNetPlusPlus(UNetPlusPlus):
     """UNet++ with `DenseBlock` for H: dense inside each node as well as along each row."""
 
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
-        for i, j in self.nodes:  # not by `block`: a seed gives the stored results' weights, drawn after the plain ones
-            c_in = self.node(i, j).conv1.in_channels
-            self.add_module(f"conv{i}_{j}", DenseBlock(c_in, self.config["widths"][i]))
+    block = DenseBlock
 
 
 class Relative(nn.Module):
