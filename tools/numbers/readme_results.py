@@ -11,7 +11,8 @@ import sys
 from typing import Any
 
 from course_lib.errors import UserError
-from course_lib.results import load_results, markdown
+from course_lib.results import decision, load_results, markdown
+from course_lib.results.compare import Comparison
 from course_lib.results.race import standings
 from tools.checkout import ROOT
 from tools.command import command
@@ -36,7 +37,10 @@ def shown(asked: str) -> str:
         return stage_table(stored, *which)
     measured = stored["measured"]
     origin = f"Measured on {measured['device']}, {measured['date']}: `{stored['command']}`"
-    table = race_table(stored, load_results(name.replace("race", "race_clock"))) if "race" in name else table_of(stored)
+    if "race" in name:
+        table = race_table(stored, load_results(name.replace("race", "race_clock")))
+    else:
+        table = decision_table() if name == "decision" else table_of(stored)
     return f"{stored['about']} {origin} ([data](data/results/{name}.json)).\n\n{table}"
 
 
@@ -53,6 +57,20 @@ def lessons_table() -> str:
         seconds = on_gpu.get(path.stem)
         rows.append(row | ({"minutes, GPU": max(1, round(seconds / 60))} if seconds else {}))
     return markdown(rows, ["lesson", "question", "minutes, 2 cores", "minutes, GPU"]) + "\n"
+
+
+def decision_table() -> str:
+    """One line a comparison, a column a kind of images: difference, interval and verdict; clear ones are bold."""
+    tables, lines = decision.Tables.load(), []
+    for compared in (decision.PRIMARY, decision.SECONDARY):
+        found = decision.family(tables, compared)
+        lines += [{"minus": name} | {kind: _verdict(found[kind][name]) for kind in found} for name in compared]
+    return markdown(lines) + "\n"
+
+
+def _verdict(one: Comparison) -> str:
+    text = f"{one.difference} {one.verdict}"
+    return f"**{text}**" if one.verdict in ("ahead", "behind") else text
 
 
 def table_of(stored: dict[str, Any]) -> str:
