@@ -9,7 +9,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,25 @@ from course_lib.metrics import Counts, boundary_iou, count, iou
 from course_lib.predict import Head, Setting, probabilities
 from course_lib.relatives import RELATIVES
 from course_lib.results import load_results
-from course_lib.results.decision import BUDGETS, KINDS, MAIN, NESTED, PLAIN, PRIMARY, SUPERVISED, Tables, rate, tuned
+from course_lib.results.decision import (
+    BUDGETS,
+    FEWER,
+    KINDS,
+    MAIN,
+    NESTED,
+    PLAIN,
+    PRIMARY,
+    SECONDARY,
+    SEEDS,
+    SUPERVISED,
+    TUNED,
+    TUNING_SEEDS,
+    Tables,
+    named,
+    ranking,
+    rate,
+    sides,
+)
 from course_lib.train import Recipe, fit
 from tools.command import command
 
@@ -37,7 +55,6 @@ SIZE = 96  # pixels, the side of a tile
 BATCH, STEPS = 4, MAIN["steps"]
 RATES = (1e-3, 3e-3, 1e-2)  # learning rates to choose from; nets are compared at the middle one before that
 TILES = 4  # at most, of one image of nuclei: large pictures would fill every batch
-SEEDS, FEWER = 8, 4  # of the nets of the primary family, and of all others
 SIZES = {"small": (0.03, 0.045), "large": (0.13, 0.2), "both": (0.03, 0.2)}  # radii of drawn nuclei, of the side
 FIELDS = ("images", "masks", "labels")
 SHARES = (1 / 12, 1 / 4, 1 / 2)  # of the training images, or of the sections
@@ -89,7 +106,11 @@ U_NETS = [
     *[Net("unet", widths) for widths in ((13, 27, 54), (11, 22, 44, 89), (10, 19, 38, 77, 154))],  # level 3
     *[Net("unet", widths) for widths in ((17, 35, 70), (14, 29, 58, 116), (13, 25, 50, 100, 200))],  # level 4
     Net("unet", (11, 23, 45, 91, 181, 362)),  # level 4
-    Net("unet", (9, 17, 35, 69, 138)),  # the weights of the whole
+    *[Net("unet", widths) for widths in ((9, 17, 35, 69, 138), (17, 35, 69, 139))],  # the weights of the whole
+]
+# UNet++ of other depths and the work of the whole, with one head and with all.
+NESTED_TOO = [
+    Net("unet++", widths, loss) for widths, loss in product(((15, 29, 58), (10, 21, 42, 84)), ("one", "mean"))
 ]
 
 
@@ -100,7 +121,7 @@ def nested(first: int = 8, depth: int = 4) -> list[Net]:
 
 
 RELATED = [Net(name, rows(8, 4)) for name in RELATIVES]  # the networks of lesson 11
-NETS = {net.name: net for net in [*U_NETS, *nested(), *RELATED, Net("unet++", rows(8, 4), "sum")]}
+NETS = {net.name: net for net in [*U_NETS, *nested(), *NESTED_TOO, *RELATED, Net("unet++", rows(8, 4), "sum")]}
 NETS |= {net.name: net for depth in (1, 2, 3, 5) for net in nested(8, depth)[3:]}
 
 
@@ -219,9 +240,9 @@ def validation(model: nn.Module, kind: str) -> dict[str, float]:
     return {str(h): iou_of_images(maps_of(model, part, h), part).mean().item() for h in heads_of(model)}
 
 
-def measure_tuning(kind: str, net: str, lr: float) -> Row:
-    """One run of seed 0: validation alone."""
-    model, row = train(NETS[net], kind, lr=lr, seed=0)
+def measure_tuning(kind: str, net: str, lr: float, seed: int) -> Row:
+    """One run: validation alone."""
+    model, row = train(NETS[net], kind, lr=lr, seed=seed)
     return row | {"val": validation(model, kind)}
 
 
@@ -254,7 +275,8 @@ def measure_costs(net: str) -> Row:
         small = model if level == model.depth else model.prune(level)
         ready = Setting.fast().for_inference(small)
         with torch.inference_mode():
-            ms = median_ms(lambda: Setting.fast().forward(ready, tile), repeats=200)  # noqa: B023
+            run = lambda: Setting.fast().forward(ready, tile)  # noqa: B023, E731
+            ms = min(median_ms(run, repeats=40) for _ in range(5))  # what else the machine does only adds
         levels[str(level)] = {"parameters": parameters(small), "macs": macs(small), "ms": round(ms, 2)}
     whole = levels.pop(str(model.depth))
     return whole | ({"levels": levels} if levels else {})
@@ -266,75 +288,89 @@ def costs_runs() -> list[Row]:
 
 
 def tuning_runs(rows: list[Row]) -> list[Row]:
-    """All U-Nets and the other wirings at the middle rate; then, of those that go on, the other rates."""
-    nets = [net.name for net in (*U_NETS, *nested())]
-    first = [{"kind": kind, "net": net, "lr": RATES[1]} for kind, net in product(KINDS, nets)]
+    """What validation has to choose from, in three steps; the later ones depend on the rows of the earlier ones.
+
+    First every net at the middle rate. Then the finalists at the other rates. Then the best four U-Nets of each budget,
+    and the best three UNet++, with two more seeds, because one run says little.
+    """
+    at, seeds = RATES[1], TUNING_SEEDS
+    nets = [net.name for net in (*U_NETS, *nested(), *NESTED_TOO)]
+    first = [{"kind": kind, "net": net, "lr": at, "seed": 0} for kind, net in product(KINDS, nets)]
     if not all(any(values.items() <= row.items() for row in rows) for values in first):
         return first
-    others = [lr for lr in RATES if lr != RATES[1]]
+    alone = Tables(load_results("costs")["rows"], [row for row in rows if row["seed"] == 0], [])
     second = [
-        {"kind": kind, "net": net, "lr": lr} for kind in KINDS for net in contestants(kind, rows) for lr in others
+        {"kind": kind, "net": net, "lr": lr, "seed": 0}
+        for kind in KINDS
+        for net in dict.fromkeys([PLAIN, *(ranking(alone, kind, b)[0] for b in BUDGETS), *(n.name for n in nested())])
+        for lr in RATES
+        if lr != at
     ]
-    return first + second
+    few = {(kind, net) for kind, name in product(KINDS, BUDGETS) for net in ranking(alone, kind, name)[:4]}
+    few |= {(kind, net) for kind in KINDS for net in ranking(alone, kind, TUNED)[:3]}
+    third = [{"kind": k, "net": n, "lr": at, "seed": s} for (k, n), s in product(sorted(few), seeds[1:])]
+    return first + second + third
 
 
-def contestants(kind: str, tuning: list[Row]) -> list[str]:
-    """The nets that are compared on one kind: the plain U-Net, the tuned one for each budget, the other wirings."""
-    tables = Tables(load_results("costs")["rows"], tuning, [])
-    best = [tuned(tables, kind, name) for name in BUDGETS]
-    return list(dict.fromkeys([PLAIN, *best, *(net.name for net in nested())]))
-
-
-def primary(kind: str, tables: Tables) -> set[str]:
-    """The nets of the primary family."""
-    named = {side for net, _, other, _ in PRIMARY.values() for side in (net, other)}
-    return {tuned(tables, kind, name) if name in BUDGETS else name for name in named}
+def contestants(kind: str, tables: Tables) -> dict[str, Sequence[int]]:
+    """The nets that are compared on one kind, and their seeds."""
+    found: dict[str, Sequence[int]] = {}
+    for compared, seeds in ((PRIMARY, SEEDS), (SECONDARY, FEWER)):
+        for side in compared.values():
+            for net, _ in sides(tables, kind, side):
+                found.setdefault(net, seeds)
+    return found
 
 
 def decision_runs() -> list[Row]:
-    """Everything that is compared, seed by seed, and then the sweeps, in the order of docs/protocol.md."""
+    """Everything that is compared, seed by seed."""
     tables = Tables(load_results("costs")["rows"], load_results("tuning")["rows"], [])
-
-    def of(kind: str, net: str, seed: int, like: str = "", **sweep: Any) -> Row:
-        """A run at the learning rate that validation chose, or at that of a net like it."""
-        lr = rate(tables.tuning, kind, like or net)
-        return {"kind": kind, "net": net, "seed": seed, "lr": lr, **MAIN, **sweep}
-
-    main = [
-        of(kind, net, s)
-        for s, kind in product(range(SEEDS), KINDS)
-        for net in contestants(kind, tables.tuning)
-        if s < FEWER or net in primary(kind, tables)
+    return [
+        run_of(tables, kind, net, seed)
+        for seed, kind in product(SEEDS, KINDS)
+        for net, seeds in contestants(kind, tables).items()
+        if seed in seeds
     ]
-    summed = [of(kind, "unet++ 8..128, sum", s, SUPERVISED) for s, kind in product(range(2), KINDS)]
-    longer = [of(k, n, s, steps=2 * STEPS) for s, k, n in product(range(2), KINDS, (PLAIN, NESTED))]
-    again = [of(k, n, s, threads=2) for s, k, n in product(range(2), KINDS, (PLAIN, NESTED))]
-    few = ("nuclei", "mitochondria")
+
+
+def run_of(tables: Tables, kind: str, net: str, seed: int, like: str = "", **sweep: Any) -> Row:
+    """A run at the learning rate that validation chose for its wiring, or for that of a net like it."""
+    return {"kind": kind, "net": net, "seed": seed, "lr": rate(tables.tuning, like or net), **MAIN, **sweep}
+
+
+def sweep_runs() -> list[Row]:
+    """What is shown besides, in the order of docs/protocol.md. Runs that the decision has already are left out."""
+    tables = Tables(load_results("costs")["rows"], load_results("tuning")["rows"], [])
+    of, few = partial(run_of, tables), ("nuclei", "mitochondria")
+    summed = [of(kind, "unet++ 8..128, sum", s, SUPERVISED) for s, kind in product(FEWER[:2], KINDS)]
+    longer = [of(k, n, s, steps=2 * STEPS) for s, k, n in product(FEWER, KINDS, (PLAIN, NESTED))]
+    again = [of(k, n, s, threads=2) for s, k, n in product(FEWER[:2], KINDS, (PLAIN, NESTED))]
     fewer = [
         of(kind, net, s, share=share)
-        for s, kind, share in product(range(2), few, SHARES)
-        for net in (tuned(tables, kind, "work"), SUPERVISED)
+        for s, kind, share in product(FEWER[:2], few, SHARES)
+        for net in (named(tables, kind, "work"), SUPERVISED)
     ]
     deep = [
         of(kind, net, s, like)
-        for s, kind, depth in product(range(FEWER), few, (1, 2, 3, 5))
+        for s, kind, depth in product(FEWER, few, (1, 2, 3, 5))
         for like, net in ((PLAIN, f"unet 8..{8 * 2**depth}"), (SUPERVISED, f"unet++ 8..{8 * 2**depth}, mean"))
-        if s < 2 or net != "unet++ 8..256, mean"  # which takes the longest
+        if s in FEWER[:2] or net != "unet++ 8..256, mean"  # which takes the longest
     ]
     drawn = [
         {"kind": f"drawn {sizes}", "net": net, "seed": s, "lr": RATES[1], **MAIN}
-        for s, sizes, net in product(range(2), SIZES, (PLAIN, "unet 17..70", NESTED))
+        for s, sizes, net in product(FEWER[:2], SIZES, (PLAIN, "unet 17..70", NESTED))
     ]
-    related = [of("nuclei", net.name, s, NESTED) for s, net in product(range(3), RELATED)]
-    listed = [*main, *summed, *longer, *again, *fewer, *deep, *drawn, *related]
-    return [run for n, run in enumerate(listed) if run not in listed[:n]]
+    related = [of("nuclei", net.name, s, NESTED) for s, net in product(FEWER[:3], RELATED)]
+    decided = decision_runs()
+    listed = [*summed, *longer, *again, *fewer, *deep, *drawn, *related]
+    return [run for n, run in enumerate(listed) if run not in listed[:n] and run not in decided]
 
 
 def gpu_runs() -> list[Row]:
     """The primary family, seed by seed. Every net is then made four times as wide, with all else as it was chosen."""
-    few = [run for run in decision_runs() if MAIN.items() <= run.items() and run["kind"] in KINDS]
     tables = Tables(load_results("costs")["rows"], load_results("tuning")["rows"], [])
-    return [run for run in few if run["net"] in primary(run["kind"], tables)]
+    kept_on = {kind: {n for side in PRIMARY.values() for n, _ in sides(tables, kind, side)} for kind in KINDS}
+    return [run for run in decision_runs() if run["net"] in kept_on[run["kind"]]]
 
 
 @command

@@ -312,14 +312,20 @@ EXPERIMENTS = {
     ),
     "tuning": Experiment(
         "What docs/protocol.md chooses on validation: the U-Net for each budget, the learning rate for each net. "
-        "Seed 0, 960 steps, mean IoU of the validation images.",
+        "960 steps, mean IoU of the validation images.",
         decide.tuning_runs,
         decide.measure_tuning,
     ),
     "decision": Experiment(
-        "The runs of docs/protocol.md: nets of equal cost on three kinds of real images, and the sweeps. IoU of every "
-        "image of the test part.",
+        "The runs of docs/protocol.md: nets of equal cost on three kinds of real images. IoU of every image of the "
+        "test part.",
         lambda rows: decide.decision_runs(),
+        decide.measure_decision,
+    ),
+    "sweeps": Experiment(
+        "What docs/protocol.md shows besides: more steps, the noise of a rerun, fewer images, other depths, sizes of "
+        "objects, the networks of lesson 11.",
+        lambda rows: decide.sweep_runs(),
         decide.measure_decision,
     ),
     "decision_gpu": Experiment(

@@ -131,7 +131,13 @@ def test_verdicts_of_several_together():
 
     given = [one(0.03, 1e-3, 1), one(-0.03, 1e-3, 1), one(0, 0.9, 1e-3), one(0.004, 1e-3, 1e-3), one(0.02, 0.04, 1)]
     judged = judge(given)
-    assert [found.verdict for found in judged] == ["ahead", "behind", "equal", "equal", "open"]
+    assert [found.verdict for found in judged] == [
+        "ahead",
+        "behind",
+        "within 0.02",
+        "ahead, within 0.02",
+        "open",
+    ]
     assert judged[4].p == pytest.approx(0.08) and judged[0].p == pytest.approx(0.005)  # 0.04 times 2, 0.001 times 5
     assert [found.difference for found in judged] == [found.difference for found in given]
     assert judge(given[-1:])[0].verdict == "ahead" and given[-1].verdict == "second look"

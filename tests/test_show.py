@@ -138,7 +138,10 @@ def test_a_forest_is_a_line_for_each_comparison_on_one_scale():
     def one(mean, verdict):
         return Comparison(Interval(mean, mean - 0.02, mean + 0.01), 0, 0, verdict)
 
-    found = {"nuclei": {"a": one(0.1, "ahead"), "b": one(0, "open")}, "membranes": {"b": one(-0.03, "second look")}}
+    found = {
+        "nuclei": {"a": one(0.1, "ahead, within 0.02"), "b": one(0, "open")},
+        "membranes": {"b": one(-0.03, "second look")},
+    }
     left, right = drawable(show.forest(found, label="IoU")).axes
     assert left.get_xlim() == right.get_xlim() == (pytest.approx(-0.1155), pytest.approx(0.1155))
     assert [tick.get_text() for tick in left.get_yticklabels()] == ["b", "a"]  # the first name on top

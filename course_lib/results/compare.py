@@ -9,9 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-MARGIN = (
-    0.02  # of IoU: what differs by less we call equal. UNet++ gains as much in its paper, on the mean of five sets.
-)
+MARGIN = 0.02  # of IoU: what UNet++ gains in its paper of 2020, on the mean of five data sets
+WITHIN = f"within {MARGIN}"
 
 
 class Interval(NamedTuple):
@@ -36,8 +35,8 @@ class Comparison(NamedTuple):
     Attributes:
         difference: its mean and 95 % interval.
         p: of "there is no difference".
-        p_margin: of "the difference is MARGIN or more"; small where the nets are as good as equal.
-        verdict: "ahead", "behind", "equal" or "open", from `judge`; before that a second look, of which we say nothing.
+        p_margin: of "the difference is MARGIN or more"; small where it is surely less.
+        verdict: from `judge`; before that a second look, of which we say nothing.
     """
 
     difference: Interval
@@ -75,7 +74,7 @@ def interval_from_table(a: tuple[float, float], b: tuple[float, float], *, runs:
 
 
 def compare(a: np.ndarray, b: np.ndarray, *, margin: float = MARGIN) -> Comparison:
-    """a - b over seeds and images: both are drawn at random, another training and other test images.
+    """a - b over seeds and images: how it would vary with other runs on these training images, and other test images.
 
         d ± t √(s_S² / S + s_N² / N)
 
@@ -106,15 +105,15 @@ def compare(a: np.ndarray, b: np.ndarray, *, margin: float = MARGIN) -> Comparis
 def judge(comparisons: Sequence[Comparison], *, level: float = 0.05) -> list[Comparison]:
     """The same with a verdict, all of them together: both p-values are corrected for their number by `holm`.
 
-    "equal" is equal within the margin. A difference that is clear and within the margin is "equal", too: it is smaller
-    than what we would act upon. "open" is neither.
+    "ahead" or "behind" where the difference is clear; "within 0.02" where it is clearly smaller than MARGIN; both, as
+    in "ahead, within 0.02", where it is clear and small; "open" where the runs were too few or too different to tell.
     """
     judged = []
     corrected = (holm([one[field] for one in comparisons]) for field in (1, 2))
     for one, p, p_margin in zip(comparisons, *corrected, strict=True):
         side = "ahead" if one.difference.mean > 0 else "behind"
-        verdict = "equal" if p_margin < level else side if p < level else "open"
-        judged.append(Comparison(one.difference, p, p_margin, verdict))
+        said = [text for text, sure in ((side, p), (WITHIN, p_margin)) if sure < level]
+        judged.append(Comparison(one.difference, p, p_margin, ", ".join(said) or "open"))
     return judged
 
 

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from course_lib.data.pixels import as_rgb
-from course_lib.results.compare import MARGIN, Comparison
+from course_lib.results.compare import MARGIN, WITHIN, Comparison
 from course_lib.show.palette import BLACK, BLUE, GREEN, GREY, INVENTED, MISSED, ORANGE, RED, SKY
 
 LINES = [(BLUE, "solid"), (RED, "dashed"), (GREEN, "dashdot"), (ORANGE, "dotted"), (SKY, (0, (5, 1))), (BLACK, "solid")]
@@ -148,15 +148,16 @@ def points(groups: dict[str, dict[str, Sequence[float]]], *, label: str = "", ze
 def forest(found: dict[str, dict[str, Comparison]], *, label: str = "") -> Figure:
     """Differences and their intervals around zero: panel -> name -> comparison. The margin is shaded.
 
-    "ahead" and "behind" are coloured, "equal" is black; what is open, or was not judged, is hollow.
+    What is ahead or behind is coloured, what is only within the margin black; what is open, or not judged, is hollow.
     """
-    colours = {"ahead": BLUE, "behind": RED, "equal": BLACK, "open": GREY}
+    colours = {"ahead": BLUE, "behind": RED, WITHIN: BLACK, "open": GREY}
     names = list(dict.fromkeys(name for lines in found.values() for name in lines))[::-1]
     figure, axes = canvas(len(found), width=2.4 + 1.4 * len(found), height=1 + 0.24 * len(names))
-    reach = 1.05 * max(abs(end) for lines in found.values() for one in lines.values() for end in one.difference)
+    every = [one for lines in found.values() for one in lines.values()]
+    reach = 1.05 * max(abs(end) for one in every for end in one.difference)
     for axis, (panel, lines) in zip(axes, found.items(), strict=True):
         for name, one in lines.items():
-            y, colour = names.index(name), colours.get(one.verdict, GREY)
+            y, colour = names.index(name), colours.get(one.verdict.split(",")[0], GREY)
             face = "white" if colour == GREY else colour
             axis.plot(one.difference[1:], [y, y], color=colour, linewidth=1.5)
             axis.plot(one.difference.mean, y, "o", color=colour, markersize=5, markerfacecolor=face)
@@ -166,7 +167,7 @@ def forest(found: dict[str, dict[str, Comparison]], *, label: str = "") -> Figur
         axis.set_xlim(-reach, reach)  # one scale for all
         axis.set_title(panel, fontsize=10)
         axis.locator_params(axis="x", nbins=4)
-    said = {one.verdict for lines in found.values() for one in lines.values()}
+    said = {one.verdict.split(",")[0] for one in every}
     handles = [Line2D([], [], color=colour, marker="o", label=name) for name, colour in colours.items() if name in said]
     for handle in (one for one in handles if one.get_label() == "open"):
         handle.set_markerfacecolor("white")

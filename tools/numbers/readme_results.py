@@ -64,13 +64,15 @@ def decision_table() -> str:
     tables, lines = decision.Tables.load(), []
     for compared in (decision.PRIMARY, decision.SECONDARY):
         found = decision.family(tables, compared)
-        lines += [{"minus": name} | {kind: _verdict(found[kind][name]) for kind in found} for name in compared]
+        for name in compared:
+            said = {kind: _verdict(found[kind][name]) if name in found[kind] else "as above" for kind in found}
+            lines.append({"minus": name} | said)
     return markdown(lines) + "\n"
 
 
 def _verdict(one: Comparison) -> str:
     text = f"{one.difference} {one.verdict}"
-    return f"**{text}**" if one.verdict in ("ahead", "behind") else text
+    return f"**{text}**" if one.verdict.startswith(("ahead", "behind")) else text
 
 
 def table_of(stored: dict[str, Any]) -> str:
