@@ -66,7 +66,7 @@ def tuning(costs):
             "net": name,
             "lr": lr,
             "seed": 0,
-            "val": val_of(net, worth.get(kind, worth["membranes"])(net) + lr),
+            "val": val_of(net, worth.get(kind, worth["else"])(net) + lr),
         }
         for kind, (name, net), lr in product(KINDS, NETS.items(), RATES)
     ]
