@@ -327,8 +327,9 @@ for name, depths_of in paper.items():
 # On EM depth 3 clearly beats depth 2. On Brain tumor the two are not told apart. On neither does depth 4 bring anything
 # clear. On Cell the deepest net is clearly the worse one. "Deeper is not always better" stands on that one line.
 #
-# And it stands unsteadily. Nine intervals were looked at, and of nine that hide no difference one or more leaves out zero in a
-# third of all tables. Lesson 10 corrects for that: the p-value of the Cell line is 0.008 by itself and 0.051 among nine.
+# And it stands unsteadily. Nine intervals were looked at. Of nine that hide no difference, one or more leaves out zero in
+# more than a third of all tables. Lesson 10 corrects for that: the p-value of the Cell line is 0.008 by itself and 0.051
+# among nine.
 
 # %%
 l4_minus_l3 = {
