@@ -88,8 +88,6 @@ def test_weights_depend_on_the_seed_alone():
 
 ELSEWHERE = ("costs", "tuning", "decision", "sweeps", "decision_gpu", "decision_tiny")  # tested in test_decide.py
 HERE = [name for name in EXPERIMENTS if name not in ELSEWHERE]
-    name for name in EXPERIMENTS if name != "costs" and name[:8] not in ("tuning", "decision")
-]  # those are in test_decide.py
 
 
 @pytest.mark.parametrize("name", HERE)
