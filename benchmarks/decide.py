@@ -303,7 +303,9 @@ def tuning_runs(rows: list[Row]) -> list[Row]:
     second = [
         {"kind": kind, "net": net, "lr": lr, "seed": 0}
         for kind in KINDS
-        for net in dict.fromkeys([PLAIN, *(ranking(alone, kind, b)[0] for b in BUDGETS), *(n.name for n in nested())])
+        for net in dict.fromkeys(
+            [PLAIN, *(ranking(alone, kind, name)[0] for name in (*BUDGETS, TUNED)), *(n.name for n in nested())]
+        )
         for lr in RATES
         if lr != at
     ]
