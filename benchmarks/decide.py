@@ -98,7 +98,7 @@ def rows(first: int, depth: int) -> tuple[int, ...]:
 
 
 # The U-Nets that are tuned: of one first width and every depth; of every depth that suits the work of UNet++ of depth 4
-# cut to a level, and of the whole; and one of its weights. tests/test_decide.py computes the widths again.
+# cut to a level, and of the whole; and two of its weights. tests/test_decide.py counts what they cost.
 U_NETS = [
     *[Net("unet", rows(8, depth)) for depth in (1, 2, 3, 4, 5)],
     *[Net("unet", widths) for widths in ((6, 12, 23), (5, 10, 19, 39))],  # level 1: 8, 16 does the same work

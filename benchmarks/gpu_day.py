@@ -104,16 +104,16 @@ def join(out: Path, *, tiny: bool, folder: Path) -> None:
     large = [{"stage": "large image", **row} for row in stages.pop("large image", [])]
     call = "python -m benchmarks.gpu_day --out DIR"
     print(store("gpu_day", joined(stages) + large, about=ABOUT, command=call, measured=here, folder=folder))
-    races = {name: rows_in(out, name + ("_tiny" if tiny else "_gpu")) for name in EXPERIMENT}
-    for name, rows in races.items():
+    measured = {name: rows_in(out, name + ("_tiny" if tiny else "_gpu")) for name in EXPERIMENT}
+    for name, rows in measured.items():
         if rows:
             about = EXPERIMENTS[f"{name}_gpu"].about
             print(store(f"{name}_gpu", rows, about=about, command=call, measured=here, folder=folder))
     for name, rows in stages.items():
         if name != "timeline":
             print(f"\n{name}\n{table(rows)}")
-    if races["race"]:
-        print(table(standings(races["race"], races["race_clock"])))
+    if measured["race"]:
+        print(table(standings(measured["race"], measured["race_clock"])))
 
 
 @command

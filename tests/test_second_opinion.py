@@ -110,7 +110,8 @@ def test_a_second_computation_agrees(mine, theirs, seeds):
         a, b = net_of(kind, net), net_of(kind, other)
         pairs.append((kind, a, head, b, its))
         ours.append(welch(table(kind, a, head, seeds) - table(kind, b, its, seeds)))
-    assert (len(set(pairs)) == len(pairs) and len(pairs) == 12) or theirs is decision.SECONDARY
+    assert len(set(pairs)) == len(pairs)
+    assert len(pairs) == 12 or theirs is decision.SECONDARY
     clear, within = corrected([one[3] for one in ours]), corrected([one[4] for one in ours])
     for n, ((_, _, comparison), one) in enumerate(zip(listed, ours, strict=True)):
         assert tuple(comparison.difference) == pytest.approx(one[:3], abs=1e-9)

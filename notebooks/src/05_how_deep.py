@@ -357,6 +357,9 @@ results.record(**{f"best_{kind.replace('-', '_')}": name for kind, name in best.
 # Widths 8 to 128, 15 epochs, one recipe for all depths. A deep net may want longer training than a shallow one, and here
 # it did not get it.
 #
+# What is stored of real nuclei and of several seeds was measured before a mistake was mended: the random changes of light
+# drowned dark images. This page's own run has the mended ones. `docs/protocol.md` says what is measured in its place.
+#
 # ## The next question
 #
 # If the best depth is not known before, one could train them all. Or build a net that has them all inside.

@@ -416,6 +416,9 @@ results.record(
 # A path for the gradient is not yet a good gradient, and a node that learns is not yet a node that helps. The scores
 # of real nuclei above compare nets of unequal cost.
 #
+# What is stored of real nuclei and of several seeds was measured before a mistake was mended: the random changes of light
+# drowned dark images. This page's own run has the mended ones. `docs/protocol.md` says what is measured in its place.
+#
 # ## The next question
 #
 # UNet+ and UNet++ let the gradient into the middle by a detour through the last column. U-Net^e needs another way, and

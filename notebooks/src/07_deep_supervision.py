@@ -271,7 +271,7 @@ assert sum(last) > sum(first), "not so here: read the dots, not our text"
 # In the stored run the mean of the heads ends 0.028 **below** the net with one head. That is not what we had hoped for,
 # though with two seeds the interval, -0.133 to +0.077, holds zero. The first head, which has been through one halving
 # only, is the lowest, and it pulls the mean of the maps down: the last head is 0.034 above it, which even two seeds tell
-# from zero, and above the mean as well. So where the heads differ this much, the paper's accurate mode is not the most
+# from zero, and with either seed it is above the mean as well. So in this run the paper's accurate mode is not the most
 # accurate one.
 #
 # What the mean of maps does besides cannot be seen from a score. Where heads disagree, the map is grey.
@@ -362,6 +362,9 @@ results.record(
 #
 # One recipe, one learning rate. The loss of a net with four heads is not the loss of a net with one, and each may want
 # its own learning rate. We did not search for either.
+#
+# What is stored of real nuclei and of several seeds was measured before a mistake was mended: the random changes of light
+# drowned dark images. This page's own run has the mended ones. `docs/protocol.md` says what is measured in its place.
 #
 # ## The next question
 #

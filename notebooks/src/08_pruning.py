@@ -370,6 +370,9 @@ results.record(
 # Times are those of one processor and one image size, in plain fp32; lesson 09 has those of a GPU. Scores are
 # those of narrow nets.
 #
+# What is stored of real nuclei and of several seeds was measured before a mistake was mended: the random changes of light
+# drowned dark images. This page's own run has the mended ones. `docs/protocol.md` says what is measured in its place.
+#
 # ## The next question
 #
 # The whole net is the slow part of this course. [Lesson 09](09_fast_on_a_gpu.ipynb) asks: **where does the time go?**
